@@ -47,11 +47,7 @@ impl Digest {
 
     /// The algorithm before the colon.
     pub fn algorithm(&self) -> Algorithm {
-        if self.0.starts_with("sha512:") {
-            Algorithm::Sha512
-        } else {
-            Algorithm::Sha256
-        }
+        if self.0.starts_with("sha512:") { Algorithm::Sha512 } else { Algorithm::Sha256 }
     }
 
     /// The hexadecimal part behind the colon.
@@ -88,7 +84,9 @@ impl FromStr for Digest {
                 Reason::InvalidReference,
                 format!("{:?} is not a digest", shown(text)),
             )
-            .remedy("give sha256: followed by 64, or sha512: by 128, lower-case hexadecimal characters")),
+            .remedy(
+                "give sha256: followed by 64, or sha512: by 128, lower-case hexadecimal characters",
+            )),
         }
     }
 }

@@ -11,6 +11,7 @@ mod reference;
 mod release;
 mod rights;
 mod rules;
+mod view;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use credential::{Access, Credential, CredentialSource};
@@ -19,8 +20,12 @@ pub use failure::{ErrorKind, Failure, Reason, Result, Retry};
 pub use pattern::RepositoryPattern;
 pub use reference::{Reference, RegistryHost, Repository, Tag, TagOrDigest};
 pub use release::{
-    JobKind, Phase, PublicationState, conclude, ReleaseRequest, ReleaseState, TagKind, TagMoveState,
-    TargetRequest,
+    JobKind, Phase, PublicationState, ReleaseRequest, ReleaseState, TagKind, TagMoveState,
+    TargetRequest, conclude,
 };
 pub use rights::{Action, Grant, Principal};
 pub use rules::{Decision, HeadState, decide};
+pub use view::{
+    AttemptView, Certainty, CopyTotals, EntryQuery, EntryView, PublicationView, ReleaseQuery,
+    ReleaseView, TagMoveView, TagView, Visibility,
+};

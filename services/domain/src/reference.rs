@@ -289,7 +289,10 @@ mod tests {
         let repository = Repository::parse("registry.corp.lan:5000/team/app").unwrap();
         assert_eq!(repository.registry().as_str(), "registry.corp.lan:5000");
         assert_eq!(repository.name(), "team/app");
-        assert_eq!(Repository::parse("127.0.0.1:5000/a/b").unwrap().registry().as_str(), "127.0.0.1:5000");
+        assert_eq!(
+            Repository::parse("127.0.0.1:5000/a/b").unwrap().registry().as_str(),
+            "127.0.0.1:5000"
+        );
     }
 
     #[test]
@@ -302,8 +305,15 @@ mod tests {
     #[test]
     fn what_cannot_be_parsed_is_refused_with_a_remedy() {
         for text in [
-            "", "ghcr.io/acme/app", "https://ghcr.io/acme/app:v1", "ghcr.io/Acme/app:v1", "ghcr.io/acme/app:",
-            "ghcr.io/acme/app@sha256:12", "ghcr.io/acme/../app:v1", "a b:c", "ghcr.io:99999/a/b:v1",
+            "",
+            "ghcr.io/acme/app",
+            "https://ghcr.io/acme/app:v1",
+            "ghcr.io/Acme/app:v1",
+            "ghcr.io/acme/app:",
+            "ghcr.io/acme/app@sha256:12",
+            "ghcr.io/acme/../app:v1",
+            "a b:c",
+            "ghcr.io:99999/a/b:v1",
         ] {
             let failure = text.parse::<Reference>().unwrap_err();
             assert_eq!(failure.reason(), Reason::InvalidReference, "{text}");

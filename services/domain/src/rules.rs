@@ -41,7 +41,8 @@ pub fn decide(
             Some(_) => Decision::Leave(Reason::TagImmutable),
         },
         TagKind::Floating => {
-            let older = matches!((ticket, head.moved_ticket), (Some(own), Some(last)) if own < last);
+            let older =
+                matches!((ticket, head.moved_ticket), (Some(own), Some(last)) if own < last);
             if older {
                 Decision::Leave(Reason::Superseded)
             } else if observed == Some(wanted) {
@@ -66,7 +67,13 @@ mod tests {
     #[test]
     fn a_unique_tag_never_moves() {
         let unique = |observed: Option<u8>| {
-            decide(TagKind::Unique, &digest(1), observed.map(digest).as_ref(), None, HeadState::default())
+            decide(
+                TagKind::Unique,
+                &digest(1),
+                observed.map(digest).as_ref(),
+                None,
+                HeadState::default(),
+            )
         };
         assert_eq!(unique(None), Decision::Move);
         assert_eq!(unique(Some(1)), Decision::Unchanged);
