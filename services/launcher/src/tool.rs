@@ -1,0 +1,67 @@
+//! Where the programs of this machine are, and the command that installs a missing one.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::{Error, Result};
+
+/// Finds a program on the `PATH`, or where Debian keeps it when a user's `PATH` leaves that out.
+pub fn find(tool: &'static str, install: &'static str) -> Result<PathBuf> {
+    on_path(tool)
+        .or_else(|| {
+            ["/usr/sbin", "/sbin"].iter().map(|dir| Path::new(dir).join(tool)).find(is_file)
+        })
+        .ok_or(Error::MissingTool { tool, install })
+}
+
+/// Finds a program on the `PATH` only.
+pub(crate) fn on_path(tool: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(tool)).find(is_file)
+}
+
+/// The folder of PostgreSQL's server programs: `PG_BINDIR`, else Debian's newest, else `PATH`.
+pub(crate) fn postgres_folder() -> Result<PathBuf> {
+    let complete = |dir: &PathBuf| dir.join("initdb").is_file() && dir.join("postgres").is_file();
+    let named = env::var_os("PG_BINDIR").map(PathBuf::from).filter(complete);
+    let on_path = || on_path("initdb").and_then(|initdb| initdb.parent().map(Path::to_path_buf));
+    named
+        .or_else(debian_postgres)
+        .or_else(|| on_path().filter(complete))
+        .ok_or(Error::MissingTool { tool: "postgres", install: "apt-get install -y postgresql" })
+}
+
+fn debian_postgres() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    versions
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let bin = entry.path().join("bin");
+            (bin.join("initdb").is_file() && bin.join("postgres").is_file())
+                .then_some((version, bin))
+        })
+        .max()
+        .map(|(_, bin)| bin)
+}
+
+#[expect(clippy::ptr_arg, reason = "the shape that Iterator::find asks for")]
+fn is_file(path: &PathBuf) -> bool {
+    path.is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_tool_says_how_to_get_it() {
+        let error = find("no-such-program", "apt-get install -y no-such-program").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`no-such-program` is not installed; install it with `apt-get install -y no-such-program`"
+        );
+    }
+}
