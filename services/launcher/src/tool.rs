@@ -47,6 +47,23 @@ fn debian_postgres() -> Option<PathBuf> {
         .map(|(_, bin)| bin)
 }
 
+/// OpenBao's server program: `COLOPHON_BAO`, else `PATH`, else where `make setup` puts it.
+pub(crate) fn bao() -> Result<PathBuf> {
+    let named = env::var_os("COLOPHON_BAO").map(PathBuf::from);
+    named
+        .filter(is_file)
+        .or_else(|| on_path("bao"))
+        .or_else(|| upwards(".cache/venv/bin/bao"))
+        .ok_or(Error::MissingTool { tool: "bao", install: "make setup" })
+}
+
+/// Looks for `relative` in the current folder and in all above it: a program that the Makefile
+/// put into the working copy is found from any folder within.
+pub(crate) fn upwards(relative: &str) -> Option<PathBuf> {
+    let here = env::current_dir().ok()?;
+    here.ancestors().map(|dir| dir.join(relative)).find(is_file)
+}
+
 #[expect(clippy::ptr_arg, reason = "the shape that Iterator::find asks for")]
 fn is_file(path: &PathBuf) -> bool {
     path.is_file()
