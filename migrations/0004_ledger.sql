@@ -36,15 +36,20 @@ CREATE TABLE audit_entry (
     not_before  timestamptz,
     release_id  uuid,
     reason_code text,
-    -- The intent that this is the outcome of; an intent has at most one.
-    intent_id   uuid UNIQUE REFERENCES audit_entry,
+    -- The intent that this is the outcome of, or the entry that a remark is about.
+    intent_id   uuid REFERENCES audit_entry,
     source      text,
     -- The exact bytes that are hashed; the columns beside them are for searching.
     body        bytea NOT NULL CHECK (octet_length(body) <= 4096),
     leaf_hash   bytea NOT NULL GENERATED ALWAYS AS (sha256('\x00'::bytea || body)) STORED,
     UNIQUE (registry, repository, tag, tag_seq),
-    CHECK ((intent_id IS NOT NULL) = (kind IN ('confirmed', 'recovered', 'not_applied', 'conflict')))
+    CHECK ((intent_id IS NOT NULL) = (kind IN ('confirmed', 'recovered', 'not_applied', 'conflict',
+                                               'annotation', 'redaction')))
 );
+
+-- An intent has at most one outcome.
+CREATE UNIQUE INDEX audit_entry_outcome ON audit_entry (intent_id)
+    WHERE kind IN ('confirmed', 'recovered', 'not_applied', 'conflict');
 
 CREATE INDEX audit_entry_as_of ON audit_entry (registry, repository, tag, at DESC);
 CREATE INDEX audit_entry_newest ON audit_entry (at DESC, id DESC);

@@ -1,1 +1,104 @@
-//! placeholder
+//! Everything that Colophon keeps in PostgreSQL: releases, the queue and the ledger.
+//!
+//! One file is one family of statements. No function here does anything over the network but
+//! talk to the database, and no transaction outlives its function.
+
+mod append;
+mod cancel;
+mod copies;
+mod create;
+mod entries;
+mod fan_in;
+mod heads;
+mod intents;
+mod jobs;
+mod outcomes;
+mod queue;
+mod reconcile;
+mod releases;
+mod rows;
+mod tag_at;
+mod tx;
+mod wake;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use colophon_domain::{Entropy, Failure, Reason, Result};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+pub use append::Author;
+pub use copies::UniqueTag;
+pub use create::{Created, NewRelease};
+pub use heads::{Blocker, Head};
+pub use intents::{Begun, Intent, Move};
+pub use jobs::GaveUp;
+pub use outcomes::{Outcome, Settled};
+pub use queue::{Claimed, Lease, Renewed};
+pub use reconcile::DueIntent;
+pub use wake::Wakeups;
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: PgPool,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Store {
+    /// Connects lazily: the first statement opens the first connection, so that a service
+    /// starts, and says that it is not ready, while the database is away.
+    ///
+    /// `url` is `postgres://user@host/database`; TLS by its `sslmode` and `sslrootcert`.
+    pub fn connect(url: &str, max_connections: u32, entropy: Arc<dyn Entropy>) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url)
+            // The error of the parser repeats the address, which may hold a password.
+            .map_err(|_| {
+                Failure::invalid("database.url", "the database address cannot be read")
+                    .remedy("the form is postgres://user@host:port/database")
+            })?
+            .application_name("colophon")
+            .statement_cache_capacity(200);
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .acquire_timeout(Duration::from_secs(5))
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool, entropy })
+    }
+
+    /// Brings the schema up to date; safe to run from several processes at once.
+    pub async fn migrate(&self) -> Result<()> {
+        sqlx::migrate!("../../migrations").run(&self.pool).await.map_err(|error| {
+            let failure = match &error {
+                sqlx::migrate::MigrateError::Execute(sqlx::Error::Database(_)) => {
+                    Failure::new(Reason::Internal, "a migration was refused by the database")
+                }
+                sqlx::migrate::MigrateError::VersionMissing(_)
+                | sqlx::migrate::MigrateError::VersionMismatch(_) => Failure::new(
+                    Reason::Internal,
+                    "the database was migrated by another version of Colophon",
+                )
+                .remedy("run the newer version, or restore the database that belongs to this one"),
+                _ => Failure::new(
+                    Reason::DatabaseUnavailable,
+                    "the database cannot be reached to migrate it",
+                ),
+            };
+            failure.caused_by(error)
+        })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query_scalar!("SELECT 1 AS \"one!\"")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(tx::lost)?;
+        Ok(())
+    }
+
+    /// Closes every connection.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}

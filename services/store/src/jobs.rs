@@ -1,0 +1,158 @@
+//! The ends of an attempt that did not finish its job: wait, try again, stop, give up.
+
+use std::time::Duration;
+
+use colophon_domain::{Failure, Reason, Repository, Result, Tag};
+use sqlx::PgConnection;
+
+use crate::{
+    Claimed, Lease, Store, fan_in,
+    intents::fence,
+    outcomes::{blocked_on, shown},
+    tx::{self, Fault},
+};
+
+/// What became of giving up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GaveUp {
+    /// The job has failed.
+    Yes,
+    /// A move of this job has no outcome yet; the job goes back into the queue until it has.
+    NotYet,
+}
+
+impl Store {
+    /// Puts a job back into the queue; waiting uses up no attempt. `blocked_by` is the reference
+    /// whose outcome is waited for.
+    pub async fn wait(
+        &self,
+        lease: Lease,
+        waiting_for: &str,
+        blocked_by: Option<(&Repository, &Tag)>,
+        delay: Duration,
+    ) -> Result<()> {
+        let key = blocked_by.map(|(repository, tag)| blocked_on(repository, tag));
+        sqlx::query!(
+            r#"
+            UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
+                   waiting_for = $3, blocked_on = $4,
+                   run_at = colophon_now() + $5::float8 * interval '1 second'
+            WHERE id = $1 AND lease_token = $2 AND state = 'running'
+            "#,
+            lease.job,
+            lease.token,
+            waiting_for,
+            key,
+            delay.as_secs_f64(),
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        Ok(())
+    }
+
+    /// Puts a job back into the queue after an attempt that did not work.
+    pub async fn retry(&self, lease: Lease, failure: &Failure, delay: Duration) -> Result<()> {
+        tx::run("retry", || async {
+            let mut tx = self.pool.begin().await?;
+            fence(&mut tx, lease).await?;
+            record_attempt(&mut tx, lease, failure).await?;
+            sqlx::query!(
+                r#"
+                UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
+                       failures = failures + 1, waiting_for = 'the next attempt',
+                       run_at = colophon_now() + $2::float8 * interval '1 second'
+                WHERE id = $1
+                "#,
+                lease.job,
+                delay.as_secs_f64(),
+            )
+            .execute(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives a job up: what is left of its tags fails, and the release with it.
+    pub async fn give_up(&self, job: &Claimed, failure: &Failure) -> Result<GaveUp> {
+        tx::run("give_up", || async {
+            let mut tx = self.pool.begin().await?;
+            fence(&mut tx, job.lease).await?;
+            if move_is_open(&mut tx, job).await? {
+                return Ok(GaveUp::NotYet);
+            }
+            record_attempt(&mut tx, job.lease, failure).await?;
+            fan_in::doom(&mut tx, job.publication, job.kind, failure, &shown(failure)).await?;
+            fan_in::end(&mut tx, job.lease.job, "failed").await?;
+            tx.commit().await?;
+            Ok(GaveUp::Yes)
+        })
+        .await
+    }
+
+    /// Ends a job because its release was cancelled or is failing.
+    pub async fn stop(&self, job: &Claimed) -> Result<GaveUp> {
+        tx::run("stop", || async {
+            let mut tx = self.pool.begin().await?;
+            fence(&mut tx, job.lease).await?;
+            if move_is_open(&mut tx, job).await? {
+                return Ok(GaveUp::NotYet);
+            }
+            fan_in::end(&mut tx, job.lease.job, "cancelled").await?;
+            tx.commit().await?;
+            Ok(GaveUp::Yes)
+        })
+        .await
+    }
+
+    /// Ends a job of tags all of which are settled already, by an attempt before this one or by
+    /// the reconciler.
+    pub async fn complete(&self, job: &Claimed) -> Result<()> {
+        tx::run("complete", || async {
+            let mut tx = self.pool.begin().await?;
+            fence(&mut tx, job.lease).await?;
+            if fan_in::tags_left(&mut tx, job.publication, job.kind).await? {
+                return Err(Failure::new(Reason::Internal, "a job with unsettled tags").into());
+            }
+            fan_in::complete(&mut tx, job.lease.job).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn move_is_open(conn: &mut PgConnection, job: &Claimed) -> Result<bool, Fault> {
+    Ok(sqlx::query_scalar!(
+        r#"
+        SELECT EXISTS (SELECT FROM tag_move m JOIN open_intent i ON i.tag_move_id = m.id
+                       WHERE m.publication_id = $1 AND m.kind = $2) AS "open!"
+        "#,
+        job.publication,
+        job.kind.as_str(),
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+async fn record_attempt(
+    conn: &mut PgConnection,
+    lease: Lease,
+    failure: &Failure,
+) -> Result<(), Fault> {
+    sqlx::query!(
+        r#"
+        INSERT INTO attempt (job_id, number, worker, reason_code, message, started_at)
+        SELECT id, failures + 1, COALESCE(worker, ''), $2, $3, COALESCE(claimed_at, colophon_now())
+        FROM job WHERE id = $1
+        "#,
+        lease.job,
+        failure.reason().as_str(),
+        shown(failure),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! The queue: claiming under a lease, renewing it, and taking back what a dead worker left.
+
+use std::time::Duration;
+
+use colophon_domain::{Digest, JobKind, Reason, Reference, Repository, Result};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::{Store, append::Author, rows, tx};
+
+/// The right to work on a job: every write of the worker is fenced by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The job.
+    pub job: i64,
+    /// Fresh for every claim.
+    pub token: Uuid,
+}
+
+/// A job that this worker holds.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The right to work on it.
+    pub lease: Lease,
+    /// What it does.
+    pub kind: JobKind,
+    /// The release that it belongs to.
+    pub release: Uuid,
+    /// The target that it works on.
+    pub publication: Uuid,
+    /// The target's repository.
+    pub repository: Repository,
+    /// The source, by digest.
+    pub source: Reference,
+    /// What is published.
+    pub digest: Digest,
+    /// Who asked, and why.
+    pub author: Author,
+    /// Attempts that did not work so far.
+    pub failures: i32,
+    /// Do not begin after this.
+    pub not_after: Option<OffsetDateTime>,
+    /// The unique tags of all targets were looked at before anything was copied.
+    pub checked: bool,
+    /// The release has several targets.
+    pub several_targets: bool,
+    /// The release was cancelled or is failing: do nothing but say so.
+    pub stop: bool,
+}
+
+/// What a renewal found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewed {
+    /// The lease holds on.
+    Held,
+    /// The lease holds on, and the release should stop: it was cancelled or is failing.
+    Stop,
+    /// The lease is somebody else's.
+    Lost,
+}
+
+impl Store {
+    /// Claims up to `limit` jobs whose time has come, most urgent first.
+    pub async fn claim(&self, worker: &str, limit: i64, lease: Duration) -> Result<Vec<Claimed>> {
+        let rows = sqlx::query!(
+            r#"
+            WITH next AS (
+                SELECT id FROM job
+                WHERE state = 'queued' AND run_at <= colophon_now()
+                ORDER BY priority DESC, id LIMIT $2
+                FOR UPDATE SKIP LOCKED
+            ), claimed AS (
+                UPDATE job SET state = 'running', worker = $1, lease_token = gen_random_uuid(),
+                       lease_expires_at = colophon_now() + $3::float8 * interval '1 second',
+                       claimed_at = colophon_now(), waiting_for = NULL, blocked_on = NULL
+                FROM next WHERE job.id = next.id
+                RETURNING job.id, job.release_id, job.publication_id, job.kind, job.lease_token,
+                          job.failures, job.priority
+            ), started AS (
+                UPDATE release SET state = 'RUNNING', started_at = colophon_now()
+                WHERE state = 'QUEUED' AND id IN (SELECT release_id FROM claimed)
+            ), copying AS (
+                UPDATE publication SET state = 'COPYING'
+                WHERE state = 'QUEUED' AND id IN (SELECT publication_id FROM claimed WHERE kind = 'copy')
+            )
+            SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
+                   c.failures, r.source_registry, r.source_repository, r.digest, r.not_after,
+                   r.principal, r.on_behalf_of, r.reason, r.checked, p.registry, p.repository,
+                   EXISTS (SELECT FROM publication o
+                           WHERE o.release_id = r.id AND o.id <> p.id) AS "several_targets!",
+                   (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+            FROM claimed c
+            JOIN release r ON r.id = c.release_id
+            JOIN publication p ON p.id = c.publication_id
+            ORDER BY c.priority DESC, c.id
+            "#,
+            worker,
+            limit,
+            lease.as_secs_f64(),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        rows.into_iter()
+            .map(|row| {
+                let digest = rows::digest(&row.digest)?;
+                let source = rows::repository(&row.source_registry, &row.source_repository)?;
+                Ok(Claimed {
+                    lease: Lease { job: row.id, token: row.lease_token },
+                    kind: rows::job_kind(&row.kind)?,
+                    release: row.release_id,
+                    publication: row.publication_id,
+                    repository: rows::repository(&row.registry, &row.repository)?,
+                    source: Reference::digest(source, digest.clone()),
+                    digest,
+                    author: Author {
+                        principal: row.principal,
+                        on_behalf_of: row.on_behalf_of,
+                        reason: row.reason,
+                    },
+                    failures: row.failures,
+                    not_after: row.not_after,
+                    checked: row.checked,
+                    several_targets: row.several_targets,
+                    stop: row.stop,
+                })
+            })
+            .collect()
+    }
+
+    /// How long until the next queued job's time comes; `None` if none is queued.
+    pub async fn next_due(&self) -> Result<Option<Duration>> {
+        let seconds = sqlx::query_scalar!(
+            r#"
+            SELECT EXTRACT(EPOCH FROM min(run_at) - colophon_now())::float8
+            FROM job WHERE state = 'queued'
+            "#,
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+    }
+
+    /// Renews a lease, and learns whether the release should stop.
+    pub async fn renew(&self, lease: Lease, by: Duration) -> Result<Renewed> {
+        let stop = sqlx::query_scalar!(
+            r#"
+            UPDATE job SET lease_expires_at = colophon_now() + $3::float8 * interval '1 second'
+            FROM release r
+            WHERE job.id = $1 AND job.lease_token = $2 AND job.state = 'running'
+              AND r.id = job.release_id
+            RETURNING (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+            "#,
+            lease.job,
+            lease.token,
+            by.as_secs_f64(),
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        Ok(match stop {
+            None => Renewed::Lost,
+            Some(true) => Renewed::Stop,
+            Some(false) => Renewed::Held,
+        })
+    }
+
+    /// Puts jobs whose lease has run out back into the queue; that uses up an attempt. Returns
+    /// how many there were.
+    pub async fn reap(&self) -> Result<u64> {
+        let done = sqlx::query!(
+            r#"
+            WITH dead AS (
+                SELECT id, worker, claimed_at, failures FROM job
+                WHERE state = 'running' AND lease_expires_at < colophon_now()
+                FOR UPDATE SKIP LOCKED
+            ), requeued AS (
+                UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
+                       failures = job.failures + 1, run_at = colophon_now()
+                FROM dead WHERE job.id = dead.id
+            )
+            INSERT INTO attempt (job_id, number, worker, reason_code, message, started_at)
+            SELECT id, failures + 1, COALESCE(worker, ''), $1,
+                   'the worker died or stalled; another one goes on',
+                   COALESCE(claimed_at, colophon_now())
+            FROM dead
+            "#,
+            Reason::LeaseLost.as_str(),
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        Ok(done.rows_affected())
+    }
+}

@@ -1,0 +1,239 @@
+//! Reading releases: one, or a page of them, each with its targets and tags.
+
+use std::collections::BTreeMap;
+
+use colophon_domain::{
+    AttemptView, CopyTotals, PublicationView, ReleaseQuery, ReleaseState, ReleaseView,
+    RepositoryPattern, Result, TagMoveView, Visibility,
+};
+use uuid::Uuid;
+
+use crate::{Store, rows, tx};
+
+impl Store {
+    /// One release with its attempts; `None` if there is none, or the caller may not see it.
+    pub async fn release(&self, visibility: &Visibility, id: Uuid) -> Result<Option<ReleaseView>> {
+        let visible = sqlx::query_scalar!(
+            r#"
+            SELECT r.id FROM release r
+            WHERE r.id = $1 AND (r.principal = $2 OR NOT EXISTS (
+                SELECT FROM publication p WHERE p.release_id = r.id
+                  AND NOT (p.registry || '/' || p.repository LIKE ANY ($3))))
+            "#,
+            id,
+            visibility.principal,
+            &like_patterns(&visibility.readable),
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        let Some(id) = visible else { return Ok(None) };
+        let Some(mut view) = self.views(&[id]).await?.pop() else { return Ok(None) };
+        view.attempts = self.attempts(id).await?;
+        Ok(Some(view))
+    }
+
+    /// A page of releases, newest first, without their attempts.
+    pub async fn list_releases(&self, query: &ReleaseQuery) -> Result<Vec<ReleaseView>> {
+        let states: Vec<String> =
+            query.states.iter().map(|state: &ReleaseState| state.as_str().to_owned()).collect();
+        let label = query
+            .label
+            .as_ref()
+            .map(|(key, value)| serde_json::json!({ key.as_str(): value.as_str() }));
+        let ids = sqlx::query_scalar!(
+            r#"
+            SELECT r.id FROM release r
+            WHERE ($1::uuid IS NULL OR r.id < $1)
+              AND ($2::text IS NULL OR EXISTS (
+                    SELECT FROM publication p
+                    WHERE p.release_id = r.id AND p.registry = $2 AND p.repository = $3))
+              AND (cardinality($4::text[]) = 0 OR r.state = ANY ($4))
+              AND ($5::text IS NULL OR r.principal = $5)
+              AND ($6::jsonb IS NULL OR r.labels @> $6)
+              AND (r.principal = $7 OR NOT EXISTS (
+                    SELECT FROM publication p WHERE p.release_id = r.id
+                      AND NOT (p.registry || '/' || p.repository LIKE ANY ($8))))
+            ORDER BY r.id DESC LIMIT $9
+            "#,
+            query.before,
+            query.repository.as_ref().map(|r| r.registry().as_str()),
+            query.repository.as_ref().map(colophon_domain::Repository::name),
+            &states,
+            query.actor,
+            label,
+            query.visibility.principal,
+            &like_patterns(&query.visibility.readable),
+            i64::from(query.limit),
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        self.views(&ids).await
+    }
+
+    async fn views(&self, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT r.*, (SELECT j.waiting_for FROM job j
+                         WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
+                         ORDER BY j.id LIMIT 1) AS waiting_for
+            FROM release r WHERE r.id = ANY ($1) ORDER BY r.id DESC
+            "#,
+            ids,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        let mut publications = self.publications(ids).await?;
+        rows.into_iter()
+            .map(|row| {
+                let state = rows::release_state(&row.state)?;
+                Ok(ReleaseView {
+                    id: row.id,
+                    source: rows::reference(
+                        &row.source_registry,
+                        &row.source_repository,
+                        &row.source_reference,
+                    )?,
+                    digest: rows::digest(&row.digest)?,
+                    state,
+                    state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
+                    message: row.message,
+                    phase: rows::phase(&row.phase)?,
+                    waiting_for: row.waiting_for.filter(|_| !state.ended()),
+                    publications: publications.remove(&row.id).unwrap_or_default(),
+                    actor: row.principal,
+                    on_behalf_of: row.on_behalf_of,
+                    reason: row.reason,
+                    labels: labels(&row.labels),
+                    not_after: row.not_after,
+                    priority: row.priority,
+                    created_at: row.created_at,
+                    started_at: row.started_at,
+                    ended_at: row.ended_at,
+                    attempts: Vec::new(),
+                    cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
+                })
+            })
+            .collect()
+    }
+
+    async fn publications(
+        &self,
+        releases: &[Uuid],
+    ) -> Result<BTreeMap<Uuid, Vec<PublicationView>>> {
+        let mut tags = self.tag_moves(releases).await?;
+        let rows = sqlx::query!(
+            "SELECT * FROM publication WHERE release_id = ANY ($1) ORDER BY release_id, ordinal",
+            releases,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        let mut by_release: BTreeMap<Uuid, Vec<PublicationView>> = BTreeMap::new();
+        for row in rows {
+            by_release.entry(row.release_id).or_default().push(PublicationView {
+                repository: rows::repository(&row.registry, &row.repository)?,
+                state: rows::publication_state(&row.state)?,
+                tags: tags.remove(&row.id).unwrap_or_default(),
+                copied: CopyTotals {
+                    blobs_copied: row.blobs_copied,
+                    blobs_present: row.blobs_present,
+                    blobs_mounted: row.blobs_mounted,
+                    bytes_copied: row.bytes_copied,
+                    bytes_total: row.bytes_total,
+                    notes: row.notes,
+                },
+            });
+        }
+        Ok(by_release)
+    }
+
+    async fn tag_moves(&self, releases: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
+        let rows = sqlx::query!(
+            "SELECT * FROM tag_move WHERE release_id = ANY ($1) ORDER BY publication_id, ordinal",
+            releases,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        let mut by_publication: BTreeMap<Uuid, Vec<TagMoveView>> = BTreeMap::new();
+        for row in rows {
+            by_publication.entry(row.publication_id).or_default().push(TagMoveView {
+                tag: rows::tag(&row.tag)?,
+                kind: rows::tag_kind(&row.kind)?,
+                state: rows::tag_move_state(&row.state)?,
+                reason: row.reason_code.as_deref().map(rows::reason).transpose()?,
+                message: row.message,
+                old_digest: rows::digest_option(row.old_digest.as_deref())?,
+                new_digest: rows::digest_option(row.new_digest.as_deref())?,
+                ticket: row.ticket,
+                ended_at: row.ended_at,
+            });
+        }
+        Ok(by_publication)
+    }
+
+    /// The last 50 attempts of each job that did not work, oldest first.
+    async fn attempts(&self, release: Uuid) -> Result<Vec<AttemptView>> {
+        let rows = sqlx::query!(
+            r#"
+            SELECT j.kind, p.registry, p.repository, a.number, a.reason_code, a.message,
+                   a.started_at, a.ended_at, a.worker
+            FROM job j
+            JOIN publication p ON p.id = j.publication_id
+            CROSS JOIN LATERAL (SELECT * FROM attempt WHERE job_id = j.id
+                                ORDER BY id DESC LIMIT 50) a
+            WHERE j.release_id = $1 ORDER BY a.id
+            "#,
+            release,
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(AttemptView {
+                    job: rows::job_kind(&row.kind)?,
+                    repository: rows::repository(&row.registry, &row.repository)?,
+                    number: row.number,
+                    reason: rows::reason(&row.reason_code)?,
+                    message: row.message,
+                    started_at: row.started_at,
+                    ended_at: row.ended_at,
+                    worker: row.worker,
+                })
+            })
+            .collect()
+    }
+}
+
+fn labels(json: &serde_json::Value) -> BTreeMap<String, String> {
+    let pairs = json.as_object().into_iter().flatten();
+    pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// Patterns as `LIKE` understands them: only a final star means anything.
+pub(crate) fn like_patterns(patterns: &[RepositoryPattern]) -> Vec<String> {
+    let like = |pattern: &RepositoryPattern| {
+        let text =
+            pattern.to_string().replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+        match text.strip_suffix('*') {
+            Some(prefix) => format!("{prefix}_%"),
+            None => text,
+        }
+    };
+    patterns.iter().map(like).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_underscore_in_a_name_matches_only_itself() {
+        let patterns = ["ghcr.io/a_b/*", "ghcr.io/a_b", "*"].map(|text| text.parse().unwrap());
+        assert_eq!(like_patterns(&patterns), ["ghcr.io/a\\_b/_%", "ghcr.io/a\\_b", "_%"]);
+    }
+}
