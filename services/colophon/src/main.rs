@@ -1,2 +1,59 @@
-//! placeholder
-fn main() {}
+//! The command line client of Colophon: publishes images under tags and asks what tags pointed
+//! to. It talks gRPC to the server and to nothing else; it never sees a registry or its
+//! credentials.
+
+mod answer;
+mod args;
+mod call;
+mod connect;
+mod exit;
+mod interrupt;
+mod moment;
+mod progress;
+mod publish;
+mod queries;
+mod render;
+mod targets;
+mod text;
+mod watch;
+
+use std::{io::IsTerminal as _, process::ExitCode};
+
+use clap::Parser as _;
+
+use crate::{
+    answer::{Answer, finish},
+    args::{Cli, Command},
+    connect::Client,
+    exit::Problem,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = cli.output;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Problem::usage(format!("this machine gives no event loop: {error}"))),
+    };
+    finish(result, output, may_color())
+}
+
+async fn run(cli: Cli) -> Result<Answer, Problem> {
+    let client = Client::new(&cli.connection)?;
+    match cli.command {
+        Command::Publish(args) => publish::publish(&client, *args).await,
+        Command::Release(args) => publish::show(&client, args).await,
+        Command::Releases(args) => queries::releases(&client, args).await,
+        Command::Cancel(args) => queries::cancel(&client, args).await,
+        Command::History(args) => queries::history(&client, args).await,
+        Command::Resolve(args) => queries::resolve(&client, args).await,
+    }
+}
+
+/// Whether stderr is a terminal whose owner did not ask for plain text (no-color.org).
+fn may_color() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !refused && !dumb
+}

@@ -1,0 +1,213 @@
+//! What happens while one waits, on stderr: bars on a terminal, elsewhere a line for each change.
+//! stdout is left to the answer.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use colophon_api::v1::{Publication, Release};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::text::{bytes, clean};
+
+/// The progress of one release, and remarks on the way.
+pub enum Progress {
+    /// For a terminal.
+    Bars(Box<Bars>),
+    /// For a log.
+    Lines(Lines),
+}
+
+impl Progress {
+    /// Bars if stderr is a terminal that can draw them.
+    pub fn for_stderr() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if io::stderr().is_terminal() && !dumb {
+            Self::Bars(Box::default())
+        } else {
+            Self::Lines(Lines::default())
+        }
+    }
+
+    /// Shows where the release stands.
+    pub fn show(&mut self, release: &Release) {
+        match self {
+            Self::Bars(bars) => bars.show(release),
+            Self::Lines(lines) => {
+                for line in lines.changes(release) {
+                    say(&line);
+                }
+            }
+        }
+    }
+
+    /// Says something in between.
+    pub fn note(&mut self, text: &str) {
+        let line = format!("note: {}", clean(text));
+        match self {
+            // Drawing is best effort: a terminal that went away must not stop the waiting.
+            Self::Bars(bars) => drop(bars.all.println(line)),
+            Self::Lines(_) => say(&line),
+        }
+    }
+
+    /// Takes the bars away, so that what follows stands alone.
+    pub fn finish(&mut self) {
+        if let Self::Bars(bars) = self {
+            drop(bars.all.clear());
+        }
+    }
+}
+
+fn say(line: &str) {
+    // Whoever closed stderr does not want to read it.
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+/// One line for every state that changed since the last look.
+#[derive(Default)]
+pub struct Lines {
+    seen: BTreeMap<String, String>,
+}
+
+impl Lines {
+    fn changes(&mut self, release: &Release) -> Vec<String> {
+        let mut now = vec![(format!("release {}", release.id), release_text(release))];
+        for publication in &release.publications {
+            let repository = &publication.repository;
+            now.push((repository.clone(), publication.state().short_name().to_owned()));
+            for tag in &publication.tags {
+                let state = match tag.reason.as_str() {
+                    "" => tag.state().short_name().to_owned(),
+                    reason => format!("{} {reason}", tag.state().short_name()),
+                };
+                now.push((format!("{repository}:{}", tag.tag), state));
+            }
+        }
+        let mut lines = Vec::new();
+        for (subject, state) in now {
+            // "Its turn has not come" is what everybody expects of a tag at first.
+            let first = self.seen.is_empty() || self.seen.contains_key(&subject);
+            let quiet = state == "PENDING" && !first;
+            if self.seen.get(&subject) != Some(&state) && !quiet {
+                lines.push(clean(&format!("{subject} {state}")));
+            }
+            self.seen.insert(subject, state);
+        }
+        lines
+    }
+}
+
+fn release_text(release: &Release) -> String {
+    let state = release.state().short_name();
+    if release.state().ended() || release.waiting_for.is_empty() {
+        state.to_owned()
+    } else {
+        format!("{state}, waiting for: {}", release.waiting_for)
+    }
+}
+
+/// A head line, and one bar for each publication.
+pub struct Bars {
+    all: MultiProgress,
+    head: Option<ProgressBar>,
+    copies: Vec<ProgressBar>,
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Self { all, head: None, copies: Vec::new() }
+    }
+}
+
+impl Bars {
+    fn show(&mut self, release: &Release) {
+        let head = self.head.get_or_insert_with(|| line(&self.all, "{spinner} {msg}"));
+        head.set_message(clean(&format!("release {} {}", release.id, release_text(release))));
+        while self.copies.len() < release.publications.len() {
+            self.copies.push(line(&self.all, "  {prefix} [{bar:20}] {msg}"));
+        }
+        for (bar, publication) in self.copies.iter().zip(&release.publications) {
+            let total = u64::try_from(publication.bytes_total).unwrap_or(0);
+            let present = publication.state().short_name() == "COPIED"
+                || publication.state().short_name() == "SUCCEEDED";
+            // What is at the target already is not sent: the bar is full when the content is
+            // there, however little of it travelled.
+            let position = u64::try_from(publication.bytes_copied).unwrap_or(0).min(total);
+            bar.set_length(total.max(1));
+            bar.set_position(if present { total.max(1) } else { position });
+            bar.set_prefix(clean(&publication.repository));
+            bar.set_message(publication_text(publication));
+        }
+    }
+}
+
+fn line(all: &MultiProgress, template: &str) -> ProgressBar {
+    let bar = all.add(ProgressBar::no_length());
+    // The templates are ours and a test reads them; a plain line is no reason to fail.
+    bar.set_style(style(template).unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+fn style(template: &str) -> Result<ProgressStyle, indicatif::style::TemplateError> {
+    ProgressStyle::with_template(template).map(|style| style.progress_chars("=> "))
+}
+
+fn publication_text(publication: &Publication) -> String {
+    let done = publication.tags.iter().filter(|tag| tag.end_time.is_some()).count();
+    let tags = publication.tags.len();
+    let state = publication.state().short_name();
+    let copied = bytes(publication.bytes_copied);
+    let total = bytes(publication.bytes_total);
+    format!("{state}  {copied} of {total} sent  {done} of {tags} tags")
+}
+
+#[cfg(test)]
+mod tests {
+    use colophon_api::v1::{PublicationState, ReleaseState, TagMove, TagMoveState};
+
+    use super::*;
+
+    fn release(state: ReleaseState, tag: TagMoveState) -> Release {
+        Release {
+            id: "1".into(),
+            state: state.into(),
+            publications: vec![Publication {
+                repository: "b/x".into(),
+                state: PublicationState::Queued.into(),
+                tags: vec![TagMove { tag: "1.4".into(), state: tag.into(), ..TagMove::default() }],
+                ..Publication::default()
+            }],
+            ..Release::default()
+        }
+    }
+
+    #[test]
+    fn only_changes_are_told() {
+        let mut lines = Lines::default();
+        let queued = release(ReleaseState::Queued, TagMoveState::Pending);
+        assert_eq!(lines.changes(&queued), ["release 1 QUEUED", "b/x QUEUED"]);
+        assert_eq!(lines.changes(&queued), Vec::<String>::new());
+        let mut running = release(ReleaseState::Running, TagMoveState::Moved);
+        running.waiting_for = "vault is\nsealed".into();
+        assert_eq!(
+            lines.changes(&running),
+            ["release 1 RUNNING, waiting for: vault is sealed", "b/x:1.4 MOVED"]
+        );
+    }
+
+    #[test]
+    fn the_bars_can_be_drawn() {
+        assert!(style("{spinner} {msg}").is_ok());
+        assert!(style("  {prefix} [{bar:20}] {msg}").is_ok());
+        let mut bars = Bars::default();
+        bars.all.set_draw_target(ProgressDrawTarget::hidden());
+        bars.show(&release(ReleaseState::Running, TagMoveState::Moving));
+        assert_eq!(bars.copies.len(), 1);
+        assert_eq!(bars.copies[0].message(), "QUEUED  0 B of 0 B sent  0 of 1 tags");
+    }
+}
