@@ -1,0 +1,242 @@
+//! A server of the contract that answers what a test tells it to, over a real socket.
+
+use std::{
+    collections::VecDeque,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use colophon_api::v1::{
+    CancelReleaseRequest, CreateReleaseRequest, GetReleaseRequest, GetTagRequest,
+    ListReleasesRequest, ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Release,
+    Tag,
+    release_service_server::{ReleaseService, ReleaseServiceServer},
+    tag_service_server::{TagService, TagServiceServer},
+};
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+
+/// One answer of the server.
+pub enum Step<T> {
+    /// It answers.
+    Answer(T),
+    /// It refuses.
+    Refuse(Status),
+    /// It takes the request and never answers.
+    Hang,
+}
+
+/// What to answer, and what was asked.
+#[derive(Default)]
+pub struct Script {
+    /// Answers to `CreateRelease`, in order.
+    pub create: VecDeque<Step<Release>>,
+    /// Answers to `GetRelease`; the last one stays.
+    pub get: VecDeque<Step<Release>>,
+    /// The answer to `CancelRelease`.
+    pub cancel: Option<Release>,
+    /// All releases; the list is paged.
+    pub releases: Vec<Release>,
+    /// The answer to `ListTagMoves`.
+    pub moves: ListTagMovesResponse,
+    /// The answer to `GetTag`.
+    pub tag: Option<Tag>,
+    /// Every `CreateRelease` that arrived.
+    pub created: Vec<CreateReleaseRequest>,
+    /// Every `CancelRelease` that arrived.
+    pub cancelled: Vec<CancelReleaseRequest>,
+    /// Every `ListReleases` that arrived.
+    pub listed: Vec<ListReleasesRequest>,
+    /// Every `ListTagMoves` that arrived.
+    pub asked_moves: Vec<ListTagMovesRequest>,
+    /// Every `GetTag` that arrived.
+    pub asked_tags: Vec<GetTagRequest>,
+    /// The `authorization` header of every call, as it came.
+    pub authorization: Vec<Option<String>>,
+}
+
+#[derive(Clone, Default)]
+struct Service(Arc<Mutex<Script>>);
+
+/// The running server. It keeps its port while it is stopped.
+pub struct Fake {
+    service: Service,
+    listener: TcpListener,
+    identity: Option<Identity>,
+    runtime: Option<Runtime>,
+}
+
+impl Fake {
+    /// A server on a port of its own.
+    pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// The same with TLS.
+    pub fn start_tls(certificate_pem: &str, key_pem: &str) -> Self {
+        Self::with(Some(Identity::from_pem(certificate_pem, key_pem)))
+    }
+
+    fn with(identity: Option<Identity>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut fake = Self { service: Service::default(), listener, identity, runtime: None };
+        fake.resume();
+        fake
+    }
+
+    /// Serves again after [`Fake::kill`].
+    pub fn resume(&mut self) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = self.listener.try_clone().unwrap();
+        let mut server = Server::builder();
+        if let Some(identity) = &self.identity {
+            server = server.tls_config(ServerTlsConfig::new().identity(identity.clone())).unwrap();
+        }
+        let router = server
+            .add_service(ReleaseServiceServer::new(self.service.clone()))
+            .add_service(TagServiceServer::new(self.service.clone()));
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        });
+        self.runtime = Some(runtime);
+    }
+
+    /// Breaks every connection at once, as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    /// What it answers and was asked.
+    pub fn script(&self) -> MutexGuard<'_, Script> {
+        self.service.0.lock().unwrap()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Service {
+    fn script<T>(&self, request: &Request<T>) -> MutexGuard<'_, Script> {
+        let mut script = self.0.lock().unwrap();
+        let header = request.metadata().get("authorization");
+        script.authorization.push(header.map(|value| value.to_str().unwrap().to_owned()));
+        script
+    }
+}
+
+async fn play<T>(step: Step<T>) -> Result<Response<T>, Status> {
+    match step {
+        Step::Answer(answer) => Ok(Response::new(answer)),
+        Step::Refuse(status) => Err(status),
+        Step::Hang => std::future::pending().await,
+    }
+}
+
+fn unexpected() -> Status {
+    Status::internal("the test expected no such call")
+}
+
+#[tonic::async_trait]
+impl ReleaseService for Service {
+    async fn create_release(
+        &self,
+        request: Request<CreateReleaseRequest>,
+    ) -> Result<Response<Release>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.created.push(request.into_inner());
+            script.create.pop_front()
+        };
+        play(step.unwrap_or(Step::Refuse(unexpected()))).await
+    }
+
+    async fn get_release(
+        &self,
+        request: Request<GetReleaseRequest>,
+    ) -> Result<Response<Release>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            match script.get.front() {
+                Some(Step::Answer(release)) if script.get.len() == 1 => {
+                    Some(Step::Answer(release.clone()))
+                }
+                _ => script.get.pop_front(),
+            }
+        };
+        play(step.unwrap_or(Step::Refuse(unexpected()))).await
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<ListReleasesRequest>,
+    ) -> Result<Response<ListReleasesResponse>, Status> {
+        let mut script = self.script(&request);
+        let request = request.into_inner();
+        let start: usize = request.page_token.parse().unwrap_or(0);
+        let end = script.releases.len().min(start + usize::try_from(request.page_size).unwrap());
+        let next_page_token =
+            if end < script.releases.len() { end.to_string() } else { String::new() };
+        let releases = script.releases[start..end].to_vec();
+        script.listed.push(request);
+        Ok(Response::new(ListReleasesResponse { releases, next_page_token }))
+    }
+
+    async fn cancel_release(
+        &self,
+        request: Request<CancelReleaseRequest>,
+    ) -> Result<Response<Release>, Status> {
+        let mut script = self.script(&request);
+        script.cancelled.push(request.into_inner());
+        script.cancel.clone().map(Response::new).ok_or_else(unexpected)
+    }
+}
+
+#[tonic::async_trait]
+impl TagService for Service {
+    async fn get_tag(&self, request: Request<GetTagRequest>) -> Result<Response<Tag>, Status> {
+        let mut script = self.script(&request);
+        script.asked_tags.push(request.into_inner());
+        script.tag.clone().map(Response::new).ok_or_else(unexpected)
+    }
+
+    async fn list_tag_moves(
+        &self,
+        request: Request<ListTagMovesRequest>,
+    ) -> Result<Response<ListTagMovesResponse>, Status> {
+        let mut script = self.script(&request);
+        script.asked_moves.push(request.into_inner());
+        Ok(Response::new(script.moves.clone()))
+    }
+}
+
+/// Waits, at most ten seconds, until something holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} did not come about");
+}
