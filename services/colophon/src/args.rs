@@ -43,13 +43,31 @@ pub struct Cli {
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
     /// The server, `https://host[:port]` or `http://host:port`
-    #[arg(long, env = "COLOPHON_SERVER", value_name = "URL", global = true)]
+    #[arg(
+        long,
+        env = "COLOPHON_SERVER",
+        hide_env_values = true,
+        value_name = "URL",
+        global = true
+    )]
     pub server: Option<String>,
     /// Also trust the certificates in this PEM file
-    #[arg(long, env = "COLOPHON_CA_FILE", value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        env = "COLOPHON_CA_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        global = true
+    )]
     pub ca_file: Option<PathBuf>,
     /// Read the token from this file; it goes before `COLOPHON_TOKEN`
-    #[arg(long, env = "COLOPHON_TOKEN_FILE", value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        env = "COLOPHON_TOKEN_FILE",
+        hide_env_values = true,
+        value_name = "FILE",
+        global = true
+    )]
     pub token_file: Option<PathBuf>,
     /// Send the token over plain HTTP to another machine, where anyone on the way can read it
     #[arg(long, global = true)]

@@ -96,7 +96,9 @@ fn judge(status: &Status) -> Miss {
     let details = status.get_error_details();
     let wait = details.retry_info().and_then(|info| info.retry_delay).map(Retry::Wait);
     let (exit, again) = match (status.code(), wait) {
-        (Code::Unavailable, wait) => (Exit::Unreachable, wait.unwrap_or(Retry::Backoff)),
+        (Code::Unavailable | Code::DeadlineExceeded, wait) => {
+            (Exit::Unreachable, wait.unwrap_or(Retry::Backoff))
+        }
         (Code::ResourceExhausted, Some(wait)) => (Exit::Unreachable, wait),
         _ => (Exit::Refused, Retry::Never),
     };
@@ -203,6 +205,7 @@ mod tests {
     #[test]
     fn what_may_pass_is_tried_again_after_the_time_that_the_server_asks_for() {
         assert_eq!(judge(&Status::unavailable("sealed")).again, Retry::Backoff);
+        assert_eq!(judge(&Status::deadline_exceeded("late")).again, Retry::Backoff);
         let wait = Duration::from_secs(7);
         let details = ErrorDetails::with_retry_info(Some(wait));
         let status = Status::with_error_details(Code::ResourceExhausted, "slow", details);

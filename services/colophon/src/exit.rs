@@ -102,6 +102,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_guide_lists_every_code() {
+        let guide = include_str!("../../../docs/cli.md");
+        for exit in [
+            Exit::Done,
+            Exit::NotPublished,
+            Exit::Usage,
+            Exit::Refused,
+            Exit::StillRunning,
+            Exit::Unreachable,
+            Exit::Interrupted,
+        ] {
+            assert!(guide.contains(&format!("\n| {} | ", exit.code())), "{exit:?}");
+        }
+    }
+
+    #[test]
     fn a_problem_shows_all_it_knows_and_no_control_characters() {
         let problem = Problem {
             exit: Exit::Refused,

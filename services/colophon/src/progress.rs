@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use colophon_api::v1::{Publication, Release};
+use colophon_api::v1::{Publication, PublicationState, Release, TagMoveState};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::text::{bytes, clean};
@@ -56,7 +56,9 @@ impl Progress {
     /// Takes the bars away, so that what follows stands alone.
     pub fn finish(&mut self) {
         if let Self::Bars(bars) = self {
-            drop(bars.all.clear());
+            for bar in bars.head.iter().chain(&bars.copies) {
+                bar.finish_and_clear();
+            }
         }
     }
 }
@@ -132,8 +134,10 @@ impl Bars {
         }
         for (bar, publication) in self.copies.iter().zip(&release.publications) {
             let total = u64::try_from(publication.bytes_total).unwrap_or(0);
-            let present = publication.state().short_name() == "COPIED"
-                || publication.state().short_name() == "SUCCEEDED";
+            let present = matches!(
+                publication.state(),
+                PublicationState::Copied | PublicationState::Succeeded
+            );
             // What is at the target already is not sent: the bar is full when the content is
             // there, however little of it travelled.
             let position = u64::try_from(publication.bytes_copied).unwrap_or(0).min(total);
@@ -158,7 +162,8 @@ fn style(template: &str) -> Result<ProgressStyle, indicatif::style::TemplateErro
 }
 
 fn publication_text(publication: &Publication) -> String {
-    let done = publication.tags.iter().filter(|tag| tag.end_time.is_some()).count();
+    let open = [TagMoveState::Pending, TagMoveState::Moving, TagMoveState::Unknown];
+    let done = publication.tags.iter().filter(|tag| !open.contains(&tag.state())).count();
     let tags = publication.tags.len();
     let state = publication.state().short_name();
     let copied = bytes(publication.bytes_copied);
@@ -168,7 +173,7 @@ fn publication_text(publication: &Publication) -> String {
 
 #[cfg(test)]
 mod tests {
-    use colophon_api::v1::{PublicationState, ReleaseState, TagMove, TagMoveState};
+    use colophon_api::v1::{ReleaseState, TagMove};
 
     use super::*;
 
