@@ -150,6 +150,8 @@ reasons! {
     CredentialMissing = "CREDENTIAL_MISSING" => FailedPrecondition,
     /// Attempts are used up.
     AttemptsExhausted = "ATTEMPTS_EXHAUSTED" => Unavailable,
+    /// The service had no answer in time; what was asked may still have happened.
+    Timeout = "TIMEOUT" => Unavailable,
     /// The database cannot be reached.
     DatabaseUnavailable = "DATABASE_UNAVAILABLE" => Unavailable,
     /// A defect of ours.

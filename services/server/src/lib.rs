@@ -1,1 +1,89 @@
-//! placeholder
+//! The door of Colophon: gRPC and REST on one port, from one contract. It says who is calling
+//! and what they may do, turns messages into the domain's types once, and gives errors one
+//! shape on each face. What a release does is the engine's, behind [`Releases`].
+
+mod answer;
+mod callers;
+mod calls;
+mod connections;
+mod fields;
+mod grpc;
+mod guard;
+mod health;
+mod observe;
+mod page;
+mod refusal;
+mod rest;
+mod service;
+mod settings;
+mod status;
+mod table;
+mod token;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use colophon_api::v1::{
+    release_service_server::ReleaseServiceServer, tag_service_server::TagServiceServer,
+};
+use colophon_domain::{Clock, Result};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+
+pub use callers::{CallerConfig, Callers, CallersConfig};
+pub use connections::serve;
+pub use service::Releases;
+pub use settings::{ConnectionLimits, MESSAGE_LIMIT_BYTES, ServerSettings};
+pub use table::{Row, row};
+pub use token::{TOKEN_PREFIX, new_token};
+
+/// Both faces as one router, for [`serve`].
+///
+/// # Errors
+/// `INTERNAL` if the contract that is compiled in cannot be read.
+pub fn router(
+    service: Arc<dyn Releases>,
+    callers: Callers,
+    clock: Arc<dyn Clock>,
+    settings: &ServerSettings,
+) -> Result<Router> {
+    let readiness =
+        health::Readiness::new(service.clone(), settings.stopping.clone(), settings.ready_max_age);
+    let calls = Arc::new(calls::Calls::new(service, clock.clone()));
+    let doorkeeper = guard::Doorkeeper { callers, clock };
+    let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
+
+    let rest = rest::routes(calls.clone())
+        .route_layer(authenticated.clone())
+        .merge(health::routes(readiness.clone()))
+        .route_layer(middleware::from_fn_with_state(settings.call_timeout, guard::in_time));
+    let grpc = grpc_routes(grpc::Grpc::new(calls, settings.call_timeout))
+        .route_layer(authenticated)
+        .merge(open_grpc_routes(readiness)?)
+        .route_layer(middleware::from_fn(guard::only_grpc));
+    Ok(rest
+        .merge(grpc)
+        .fallback(grpc::nowhere)
+        .layer(middleware::from_fn_with_state(settings.entropy.clone(), observe::observe)))
+}
+
+/// The services of the contract.
+fn grpc_routes(grpc: grpc::Grpc) -> Router {
+    let releases =
+        ReleaseServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    let tags = TagServiceServer::new(grpc).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    Routes::new(releases).add_service(tags).prepare().into_axum_router().reset_fallback()
+}
+
+/// The services that need no token: they tell what the published contract tells anyway.
+fn open_grpc_routes(readiness: health::Readiness) -> Result<Router> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(colophon_api::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(HealthServer::new(readiness))
+        .add_service(reflection().build_v1().map_err(grpc::unreadable)?)
+        .add_service(reflection().build_v1alpha().map_err(grpc::unreadable)?);
+    Ok(routes.prepare().into_axum_router().reset_fallback())
+}

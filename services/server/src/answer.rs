@@ -1,0 +1,197 @@
+//! What the engine shows, as messages of the contract.
+
+use colophon_api::{Timestamp, v1};
+use colophon_domain::{
+    AttemptView, Certainty, Digest, EntryView, PublicationState, PublicationView, Reason,
+    Reference, ReleaseState, ReleaseView, TagKind, TagMoveState, TagMoveView, TagView,
+};
+use time::OffsetDateTime;
+
+/// A release with everything that is known of it.
+pub(crate) fn release(view: ReleaseView) -> v1::Release {
+    v1::Release {
+        id: view.id.to_string(),
+        source: view.source.to_string(),
+        digest: view.digest.to_string(),
+        state: release_state(view.state).into(),
+        state_reason: reason(view.state_reason),
+        message: view.message,
+        phase: view.phase.to_string(),
+        waiting_for: view.waiting_for.unwrap_or_default(),
+        publications: view.publications.into_iter().map(publication).collect(),
+        actor: view.actor,
+        on_behalf_of: view.on_behalf_of,
+        reason: view.reason,
+        labels: view.labels,
+        not_after: time(view.not_after),
+        priority: view.priority.into(),
+        create_time: Some(view.created_at.into()),
+        start_time: time(view.started_at),
+        end_time: time(view.ended_at),
+        attempts: view.attempts.into_iter().map(attempt).collect(),
+        cancel_requested: view.cancel_requested,
+    }
+}
+
+/// What a tag pointed to.
+pub(crate) fn tag(reference: &Reference, view: TagView) -> v1::Tag {
+    v1::Tag {
+        reference: reference.to_string(),
+        digest: digest(view.digest.as_ref()),
+        certainty: certainty(view.certainty).into(),
+        explanation: view.explanation,
+        at: Some(view.at.into()),
+        last_observed_time: time(view.last_observed_at),
+        entry: view.entry.map(entry),
+    }
+}
+
+/// One entry of the ledger.
+pub(crate) fn entry(view: EntryView) -> v1::TagEntry {
+    v1::TagEntry {
+        id: view.id.to_string(),
+        kind: view.kind,
+        purpose: view.purpose,
+        reference: Reference::tag(view.repository, view.tag).to_string(),
+        tag_seq: view.tag_seq,
+        old_digest: digest(view.old_digest.as_ref()),
+        new_digest: digest(view.new_digest.as_ref()),
+        at: Some(view.at.into()),
+        not_before: time(view.not_before),
+        release: text(view.release),
+        source: text(view.source),
+        actor: view.actor.unwrap_or_default(),
+        on_behalf_of: view.on_behalf_of.unwrap_or_default(),
+        reason: view.reason.unwrap_or_default(),
+        reason_code: reason(view.reason_code),
+        intent: text(view.intent),
+        body: view.body,
+        leaf_hash: view.leaf_hash,
+    }
+}
+
+fn publication(view: PublicationView) -> v1::Publication {
+    v1::Publication {
+        repository: view.repository.to_string(),
+        state: publication_state(view.state).into(),
+        tags: view.tags.into_iter().map(tag_move).collect(),
+        blobs_copied: view.copied.blobs_copied,
+        blobs_present: view.copied.blobs_present,
+        blobs_mounted: view.copied.blobs_mounted,
+        bytes_copied: view.copied.bytes_copied,
+        bytes_total: view.copied.bytes_total,
+        notes: view.copied.notes,
+    }
+}
+
+fn tag_move(view: TagMoveView) -> v1::TagMove {
+    let kind = match view.kind {
+        TagKind::Unique => v1::TagKind::Unique,
+        TagKind::Floating => v1::TagKind::Floating,
+    };
+    v1::TagMove {
+        tag: view.tag.to_string(),
+        kind: kind.into(),
+        state: tag_move_state(view.state).into(),
+        reason: reason(view.reason),
+        message: view.message,
+        old_digest: digest(view.old_digest.as_ref()),
+        new_digest: digest(view.new_digest.as_ref()),
+        ticket: view.ticket.unwrap_or_default(),
+        end_time: time(view.ended_at),
+    }
+}
+
+fn attempt(view: AttemptView) -> v1::Attempt {
+    v1::Attempt {
+        job: view.job.to_string(),
+        repository: view.repository.to_string(),
+        number: view.number,
+        reason: view.reason.to_string(),
+        message: view.message,
+        start_time: Some(view.started_at.into()),
+        end_time: Some(view.ended_at.into()),
+        worker: view.worker,
+    }
+}
+
+fn digest(digest: Option<&Digest>) -> String {
+    digest.map(ToString::to_string).unwrap_or_default()
+}
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+fn reason(reason: Option<Reason>) -> String {
+    text(reason)
+}
+
+fn time(time: Option<OffsetDateTime>) -> Option<Timestamp> {
+    time.map(Into::into)
+}
+
+fn release_state(state: ReleaseState) -> v1::ReleaseState {
+    match state {
+        ReleaseState::Queued => v1::ReleaseState::Queued,
+        ReleaseState::Running => v1::ReleaseState::Running,
+        ReleaseState::Succeeded => v1::ReleaseState::Succeeded,
+        ReleaseState::Failed => v1::ReleaseState::Failed,
+        ReleaseState::Errored => v1::ReleaseState::Errored,
+        ReleaseState::Cancelled => v1::ReleaseState::Cancelled,
+    }
+}
+
+fn publication_state(state: PublicationState) -> v1::PublicationState {
+    match state {
+        PublicationState::Queued => v1::PublicationState::Queued,
+        PublicationState::Copying => v1::PublicationState::Copying,
+        PublicationState::Copied => v1::PublicationState::Copied,
+        PublicationState::Succeeded => v1::PublicationState::Succeeded,
+        PublicationState::Failed => v1::PublicationState::Failed,
+        PublicationState::Cancelled => v1::PublicationState::Cancelled,
+    }
+}
+
+fn tag_move_state(state: TagMoveState) -> v1::TagMoveState {
+    match state {
+        TagMoveState::Pending => v1::TagMoveState::Pending,
+        TagMoveState::Moving => v1::TagMoveState::Moving,
+        TagMoveState::Moved => v1::TagMoveState::Moved,
+        TagMoveState::Unchanged => v1::TagMoveState::Unchanged,
+        TagMoveState::Superseded => v1::TagMoveState::Superseded,
+        TagMoveState::Refused => v1::TagMoveState::Refused,
+        TagMoveState::Failed => v1::TagMoveState::Failed,
+        TagMoveState::Unknown => v1::TagMoveState::Unknown,
+        TagMoveState::NotAttempted => v1::TagMoveState::NotAttempted,
+    }
+}
+
+fn certainty(certainty: Certainty) -> v1::Certainty {
+    match certainty {
+        Certainty::Confirmed => v1::Certainty::Confirmed,
+        Certainty::LastObserved => v1::Certainty::LastObserved,
+        Certainty::Uncertain => v1::Certainty::Uncertain,
+        Certainty::Unknown => v1::Certainty::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of the domain and the names of the contract are one vocabulary; the client
+    /// shows the contract's short names.
+    #[test]
+    fn the_states_keep_their_words() {
+        for state in ReleaseState::ALL {
+            assert_eq!(release_state(*state).short_name(), state.as_str());
+        }
+        for state in PublicationState::ALL {
+            assert_eq!(publication_state(*state).short_name(), state.as_str());
+        }
+        for state in TagMoveState::ALL {
+            assert_eq!(tag_move_state(*state).short_name(), state.as_str());
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Who may call: a list of names, hashes of tokens and grants, read from the configuration and
+//! checked once. Looking a token up takes the same time whether it is known or not.
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use colophon_domain::{Failure, Grant, Principal, Reason, Result};
+use serde::Deserialize;
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::token::token_hash;
+
+/// A caller's name may have this many bytes; it stands in the ledger.
+const NAME_LIMIT: usize = 100;
+
+/// The `[[caller]]` tables of the configuration.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallersConfig {
+    /// One table for each token.
+    #[serde(default)]
+    pub caller: Vec<CallerConfig>,
+}
+
+/// One `[[caller]]` table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallerConfig {
+    /// The caller's name: it stands in releases and in the ledger.
+    pub name: String,
+    /// SHA-256 of the token, 64 hexadecimal digits.
+    pub token_sha256: String,
+    /// The token is no longer accepted from this time on (RFC 3339, as text).
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// What the caller may do.
+    pub grants: Vec<Grant>,
+}
+
+/// The callers, checked and ready to be looked up. Cloning is cheap.
+#[derive(Clone)]
+pub struct Callers(Arc<[Caller]>);
+
+struct Caller {
+    token_sha256: [u8; 32],
+    expires_at: Option<OffsetDateTime>,
+    principal: Arc<Principal>,
+}
+
+impl fmt::Debug for Callers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|caller| &caller.principal.name)).finish()
+    }
+}
+
+impl Callers {
+    /// Reads a TOML text that holds `[[caller]]` tables and nothing else.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let config: CallersConfig = toml::from_str(text).map_err(|error| {
+            // The error's own text quotes the line, which may hold a token put there by
+            // mistake; its message and the line's number are enough.
+            let line = error.span().map_or(1, |span| {
+                1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count()
+            });
+            Failure::invalid("caller", format!("line {line}: {}", error.message()))
+                .remedy("a [[caller]] has name, token_sha256, grants and perhaps expires_at")
+        })?;
+        config.try_into()
+    }
+
+    /// Finds the caller that holds this token. The refusal never says whether the token was
+    /// unknown or has expired.
+    pub(crate) fn find(&self, token: &str, now: OffsetDateTime) -> Option<Arc<Principal>> {
+        let presented = token_hash(token);
+        // Every entry is compared, and in constant time, so that the time taken says nothing
+        // about how much of which hash was right.
+        let (mut found, mut position) = (Choice::from(0), 0_u64);
+        for (index, caller) in (0_u64..).zip(self.0.iter()) {
+            let equal = presented.ct_eq(&caller.token_sha256);
+            position.conditional_assign(&index, equal);
+            found |= equal;
+        }
+        let caller = self.0.get(usize::try_from(position).ok()?)?;
+        let valid = bool::from(found) && caller.expires_at.is_none_or(|end| now < end);
+        valid.then(|| caller.principal.clone())
+    }
+}
+
+impl TryFrom<CallersConfig> for Callers {
+    type Error = Failure;
+
+    fn try_from(config: CallersConfig) -> Result<Self> {
+        let (mut names, mut hashes) = (BTreeSet::new(), BTreeSet::new());
+        let mut callers = Vec::with_capacity(config.caller.len());
+        for (index, entry) in config.caller.into_iter().enumerate() {
+            let caller =
+                checked(entry).map_err(|failure| failure.within(&format!("caller[{index}]")))?;
+            let name = caller.principal.name.clone();
+            if !hashes.insert(caller.token_sha256) {
+                return Err(Failure::invalid(
+                    format!("caller[{index}].token_sha256"),
+                    format!("{name} has the token of another caller"),
+                )
+                .remedy("give every caller a token of its own"));
+            }
+            if !names.insert(name.clone()) {
+                return Err(Failure::invalid(
+                    format!("caller[{index}].name"),
+                    format!("there is a caller {name} already"),
+                )
+                .remedy("two tokens for one team are two names, for example ci-2025 and ci-2026"));
+            }
+            callers.push(caller);
+        }
+        Ok(Self(callers.into()))
+    }
+}
+
+fn checked(entry: CallerConfig) -> Result<Caller> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+    if entry.name.is_empty() || entry.name.len() > NAME_LIMIT || !entry.name.bytes().all(plain) {
+        return Err(Failure::invalid("name", "the name is not of its form")
+            .remedy("a name has 1 to 100 letters, digits, '.', '_', '-', '/', ':' or '@'"));
+    }
+    let name = entry.name;
+    // The value is not repeated in the refusal: it may be the token itself, put there by mistake.
+    let mut token_sha256 = [0_u8; 32];
+    hex::decode_to_slice(&entry.token_sha256, &mut token_sha256).map_err(|_| {
+        Failure::invalid("token_sha256", format!("{name}: not 64 hexadecimal digits"))
+            .remedy("give the SHA-256 of the token, never the token itself")
+    })?;
+    let expires_at =
+        entry.expires_at.map(|text| OffsetDateTime::parse(&text, &Rfc3339)).transpose().map_err(
+            |_| {
+                Failure::invalid("expires_at", format!("{name}: not a time of RFC 3339"))
+                    .remedy("for example \"2027-01-31T00:00:00Z\"")
+            },
+        )?;
+    for (index, grant) in entry.grants.iter().enumerate() {
+        let empty = match (grant.repositories.is_empty(), grant.actions.is_empty()) {
+            (true, _) => "repositories",
+            (_, true) => "actions",
+            _ => continue,
+        };
+        return Err(Failure::new(
+            Reason::InvalidArgument,
+            format!("{name}: a grant without {empty} grants nothing"),
+        )
+        .field(format!("grants[{index}].{empty}"))
+        .remedy("fill it in or remove the grant"));
+    }
+    Ok(Caller {
+        token_sha256,
+        expires_at,
+        principal: Arc::new(Principal { name, grants: entry.grants }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn hash(token: &str) -> String {
+        hex::encode(token_hash(token))
+    }
+
+    fn entry(name: &str, token: &str, more: &str) -> String {
+        format!("[[caller]]\nname = \"{name}\"\ntoken_sha256 = \"{}\"\n{more}\n", hash(token))
+    }
+
+    const GRANTS: &str = r#"grants = [{ repositories = ["*"], actions = ["read", "publish"] }]"#;
+
+    #[test]
+    fn a_token_finds_its_caller_until_it_expires() {
+        let text = entry("ci", "one", GRANTS)
+            + &entry("bot", "two", &format!("expires_at = \"2026-11-04T00:00:00Z\"\n{GRANTS}"));
+        let callers = Callers::from_toml(&text).unwrap();
+        let before = datetime!(2026-11-03 23:59:59 UTC);
+        let name = |token, now| callers.find(token, now).map(|principal| principal.name.clone());
+        assert_eq!(name("one", before).as_deref(), Some("ci"));
+        assert_eq!(name("two", before).as_deref(), Some("bot"));
+        assert_eq!(name("two", datetime!(2026-11-04 0:00 UTC)), None);
+        assert_eq!(name("three", before), None);
+        assert_eq!(name("", before), None);
+        assert!(Callers::from_toml("").unwrap().find("one", before).is_none());
+    }
+
+    #[test]
+    fn mistakes_are_named_and_secrets_are_not_repeated() {
+        let cases = [
+            (entry("ci", "a", GRANTS) + &entry("ci", "b", GRANTS), "caller[1].name"),
+            (entry("ci", "a", GRANTS) + &entry("cd", "a", GRANTS), "caller[1].token_sha256"),
+            (entry("a b", "a", GRANTS), "caller[0].name"),
+            (entry("", "a", GRANTS), "caller[0].name"),
+            (entry("ci", "a", &format!("expires_at = \"soon\"\n{GRANTS}")), "caller[0].expires_at"),
+            (
+                entry("ci", "a", "grants = [{ repositories = [], actions = [\"read\"] }]"),
+                "caller[0].grants[0].repositories",
+            ),
+            (
+                entry("ci", "a", "grants = [{ repositories = [\"*\"], actions = [] }]"),
+                "caller[0].grants[0].actions",
+            ),
+            (
+                format!("[[caller]]\nname=\"ci\"\ntoken_sha256=\"clp_oops\"\n{GRANTS}"),
+                "caller[0].token_sha256",
+            ),
+            (format!("[[caller]]\nname=\"ci\"\ntoken=\"clp_oops\"\n{GRANTS}"), "caller"),
+            (format!("[[caller]]\nname=\"ci\"\ntoken_sha256=clp_oops\n{GRANTS}"), "caller"),
+            (entry("ci", "a", "grants = [{ repositories = [\"a*b\"], actions = [] }]"), "caller"),
+            ("[callers]".to_owned(), "caller"),
+        ];
+        for (text, field) in cases {
+            let failure = Callers::from_toml(&text).unwrap_err();
+            assert_eq!(failure.field_name(), Some(field), "{text}");
+            assert!(failure.remedy_text().is_some(), "{text}");
+            assert!(!format!("{failure} {failure:?}").contains("oops"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_are_names() {
+        let callers = Callers::from_toml(&entry("ci", "one", GRANTS)).unwrap();
+        assert_eq!(format!("{callers:?}"), "[\"ci\"]");
+    }
+}

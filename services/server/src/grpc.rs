@@ -1,0 +1,164 @@
+//! The gRPC face: each method takes the caller from the request, calls the function that REST
+//! calls too, and writes failures as `google.rpc` details.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use colophon_api::v1::{
+    self, release_service_server::ReleaseService, tag_service_server::TagService,
+};
+use colophon_domain::{Failure, Principal, Reason, Result};
+use tonic::{Request, Response, Status, metadata::MetadataMap};
+
+use crate::{calls::Calls, guard, observe::RequestId, status};
+
+/// Both services of the contract.
+#[derive(Clone)]
+pub(crate) struct Grpc {
+    calls: Arc<Calls>,
+    call_timeout: Duration,
+}
+
+impl Grpc {
+    pub(crate) fn new(calls: Arc<Calls>, call_timeout: Duration) -> Self {
+        Self { calls, call_timeout }
+    }
+
+    /// Runs one unary method: identity in, deadline around it, failure out.
+    async fn answer<Q, A, F>(
+        &self,
+        request: Request<Q>,
+        call: impl FnOnce(Arc<Calls>, Arc<Principal>, Q) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A>>,
+    {
+        let (metadata, extensions, message) = request.into_parts();
+        let id = extensions.get::<RequestId>().cloned().unwrap_or_default();
+        let Some(caller) = extensions.get::<Arc<Principal>>().cloned() else {
+            return Err(status::refused(&guard::nobody(), &id));
+        };
+        let limit = self.call_timeout.min(asked_timeout(&metadata).unwrap_or(Duration::MAX));
+        let answered = tokio::time::timeout(limit, call(self.calls.clone(), caller, message)).await;
+        match answered.unwrap_or_else(|_| Err(guard::too_slow(limit))) {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(failure) => Err(status::refused(&failure, &id)),
+        }
+    }
+}
+
+/// What the caller allows (`grpc-timeout`: up to eight digits and a unit); `None` where nothing,
+/// or nothing readable, is said.
+fn asked_timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_hours(number)),
+        "M" => Some(Duration::from_mins(number)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[tonic::async_trait]
+impl ReleaseService for Grpc {
+    async fn create_release(
+        &self,
+        request: Request<v1::CreateReleaseRequest>,
+    ) -> Result<Response<v1::Release>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.create_release(&caller, message).await
+        })
+        .await
+    }
+
+    async fn get_release(
+        &self,
+        request: Request<v1::GetReleaseRequest>,
+    ) -> Result<Response<v1::Release>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.get_release(&caller, message).await
+        })
+        .await
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<v1::ListReleasesRequest>,
+    ) -> Result<Response<v1::ListReleasesResponse>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.list_releases(&caller, message).await
+        })
+        .await
+    }
+
+    async fn cancel_release(
+        &self,
+        request: Request<v1::CancelReleaseRequest>,
+    ) -> Result<Response<v1::Release>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.cancel_release(&caller, message).await
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl TagService for Grpc {
+    async fn get_tag(
+        &self,
+        request: Request<v1::GetTagRequest>,
+    ) -> Result<Response<v1::Tag>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.get_tag(&caller, message).await
+        })
+        .await
+    }
+
+    async fn list_tag_moves(
+        &self,
+        request: Request<v1::ListTagMovesRequest>,
+    ) -> Result<Response<v1::ListTagMovesResponse>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.list_tag_moves(&caller, message).await
+        })
+        .await
+    }
+}
+
+/// Answers what no service is there for, on both faces.
+pub(crate) async fn nowhere(request: axum::extract::Request) -> crate::refusal::Refusal {
+    crate::refusal::Refusal::no_such_path(request.uri().path())
+}
+
+/// The reflection service could not be put together: the embedded contract is damaged.
+pub(crate) fn unreadable(error: tonic_reflection::server::Error) -> Failure {
+    Failure::new(Reason::Internal, "the embedded contract cannot be read").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_digits_and_a_unit() {
+        let asked = |text: &'static str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            asked_timeout(&metadata)
+        };
+        assert_eq!(asked("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(asked("99999999H"), Some(Duration::from_hours(99_999_999)));
+        assert_eq!(asked("5m"), Some(Duration::from_millis(5)));
+        for text in ["S", "", "2", "+2S", "123456789S", "2d"] {
+            assert_eq!(asked(text), None, "{text}");
+        }
+        assert_eq!(asked_timeout(&MetadataMap::new()), None);
+    }
+}

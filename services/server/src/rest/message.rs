@@ -1,0 +1,178 @@
+//! Bodies of the REST face: messages of the contract as JSON (the proto3 mapping), both ways.
+
+use axum::{
+    body::{self, Body},
+    extract::{FromRequest, Request},
+    response::{IntoResponse, Response},
+};
+use colophon_domain::{Failure, Reason};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{refusal::Refusal, settings::MESSAGE_LIMIT_BYTES};
+
+/// A request's body, read as a message.
+pub(super) struct Message<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Message<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        if !is_json(request.headers()) {
+            let failure = Failure::new(Reason::InvalidArgument, "the body is not application/json")
+                .remedy("send Content-Type: application/json");
+            return Err(Refusal::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
+        }
+        let announced = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > MESSAGE_LIMIT_BYTES as u64) {
+            return Err(too_large());
+        }
+        // What else may fail here is the client going away, and then nobody reads the answer.
+        let bytes = body::to_bytes(request.into_body(), MESSAGE_LIMIT_BYTES)
+            .await
+            .map_err(|_| too_large())?;
+        read(&bytes).map(Self).map_err(Into::into)
+    }
+}
+
+fn too_large() -> Refusal {
+    let failure = Failure::new(Reason::InvalidArgument, "the body is larger than 1 MiB")
+        .remedy("make several releases");
+    Refusal::with_status(StatusCode::PAYLOAD_TOO_LARGE, failure)
+}
+
+/// `application/json`, with any parameters: RFC 8259 knows no charset but UTF-8.
+fn is_json(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = media.and_then(|media| media.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Reads JSON; the refusal names the place, and the field in the contract's spelling.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    if bytes.is_empty() {
+        return Err(Failure::new(Reason::InvalidArgument, "the body is empty")
+            .remedy("send a JSON object; {} if there is nothing to say"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let (field, error) = match serde_path_to_error::deserialize(&mut json) {
+        Ok(message) => match json.end() {
+            Ok(()) => return Ok(message),
+            Err(error) => (None, error),
+        },
+        Err(error) => {
+            let unknown = error.inner().to_string().starts_with("unknown field");
+            (contract_path(error.path(), unknown), error.into_inner())
+        }
+    };
+    let failure =
+        Failure::new(Reason::InvalidArgument, format!("the body cannot be read: {error}"));
+    Err(match field {
+        Some(field) => failure.field(field),
+        None => failure,
+    })
+}
+
+/// The path to what could not be read, spelled as the contract spells it; `None` for the whole
+/// body. What stands below `labels`, and a last name that the contract does not have, are the
+/// caller's own and stay as they are.
+fn contract_path(path: &serde_path_to_error::Path, unknown: bool) -> Option<String> {
+    use serde_path_to_error::Segment;
+    let (mut text, mut own) = (String::new(), false);
+    let last = path.iter().count().checked_sub(1)?;
+    for (index, segment) in path.iter().enumerate() {
+        match segment {
+            Segment::Seq { index } => text.extend(["[", &index.to_string(), "]"]),
+            Segment::Map { key } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                let keep = own || (unknown && index == last);
+                text.push_str(&if keep { key.clone() } else { snake(key) });
+                own |= key == "labels";
+            }
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    (!text.is_empty()).then_some(text)
+}
+
+fn snake(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            text.push('_');
+        }
+        text.push(c.to_ascii_lowercase());
+    }
+    text
+}
+
+/// An answer, written as JSON.
+#[derive(Debug)]
+pub(super) struct Answer<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Answer<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(body) => {
+                let mut response = Response::new(Body::from(body));
+                let headers = response.headers_mut();
+                let json = HeaderValue::from_static("application/json");
+                headers.insert(header::CONTENT_TYPE, json);
+                // States change, and what may be seen depends on who asks.
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                response
+            }
+            Err(error) => {
+                let failure = Failure::new(Reason::Internal, "the answer cannot be written");
+                Refusal::from(failure.caused_by(error)).into_response()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use colophon_api::v1;
+
+    use super::*;
+
+    fn refused(text: &str) -> (String, Option<String>) {
+        let failure = read::<v1::CreateReleaseRequest>(text.as_bytes()).unwrap_err();
+        (failure.message().to_owned(), failure.field_name().map(Into::into))
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_place() {
+        let (message, field) = refused("{\"source\": }");
+        assert!(message.contains("line 1 column 12"), "{message}");
+        assert_eq!(field.as_deref(), Some("source"));
+        assert_eq!(refused(r#"{"sauce": "a"}"#).1.as_deref(), Some("sauce"));
+        assert_eq!(
+            refused(r#"{"targets": [{}, {"uniqueTag": []}]}"#).1.as_deref(),
+            Some("targets[1].uniqueTag")
+        );
+        assert_eq!(
+            refused(r#"{"targets": [{"uniqueTags": [7]}]}"#).1.as_deref(),
+            Some("targets[0].unique_tags[0]")
+        );
+        assert_eq!(refused(r#"{"notAfter": "soon"}"#).1.as_deref(), Some("not_after"));
+        assert_eq!(refused(r#"{"labels": {"aB": 1}}"#).1.as_deref(), Some("labels.aB"));
+    }
+
+    #[test]
+    fn a_body_is_one_json_object() {
+        for text in ["", "{} {}", "[]", "null", "7", "{", "\u{feff}{}", "{\"source\":\"\\ud800\"}"]
+        {
+            assert!(read::<v1::CreateReleaseRequest>(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(read::<v1::CreateReleaseRequest>(b"{\"source\":\"\xff\"}").is_err());
+        assert!(read::<v1::CreateReleaseRequest>(b" {} \n").is_ok());
+        let deep = "[".repeat(100_000);
+        assert!(read::<v1::CreateReleaseRequest>(deep.as_bytes()).is_err());
+    }
+}

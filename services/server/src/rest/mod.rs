@@ -1,0 +1,148 @@
+//! The REST face: one thin handler for each method, at the paths that the contract's
+//! `google.api.http` annotations state. A test holds the two against each other.
+
+mod message;
+mod query;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, RawQuery, State, rejection::PathRejection},
+    routing::{get, post},
+};
+use colophon_api::v1;
+use colophon_domain::{Failure, Result};
+use http::{HeaderMap, HeaderName};
+
+use crate::{
+    calls::{self, Calls},
+    guard::Caller,
+    refusal::Refusal,
+};
+use message::{Answer, Message};
+use query::Query;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// The routes, without the layers around them.
+pub(crate) fn routes(calls: Arc<Calls>) -> Router {
+    Router::new()
+        .route("/v1/releases", post(create_release).get(list_releases))
+        .route("/v1/releases/{id}", get(get_release))
+        .route("/v1/releases/{id}/cancel", post(cancel_release))
+        .route("/v1/tag", get(get_tag))
+        .route("/v1/tag-moves", get(list_tag_moves))
+        .with_state(calls)
+}
+
+type Answered<A> = Result<Answer<A>, Refusal>;
+
+async fn create_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    Message(request): Message<v1::CreateReleaseRequest>,
+) -> Answered<v1::Release> {
+    Query::parse(query.as_deref()).finish()?;
+    let request = calls::with_header_key(request, idempotency_key(&headers)?)?;
+    Ok(Answer(calls.create_release(&caller, request).await?))
+}
+
+async fn get_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+) -> Answered<v1::Release> {
+    Query::parse(query.as_deref()).finish()?;
+    let request = v1::GetReleaseRequest { id: path_id(path)? };
+    Ok(Answer(calls.get_release(&caller, request).await?))
+}
+
+async fn list_releases(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+) -> Answered<v1::ListReleasesResponse> {
+    let mut query = Query::parse(query.as_deref());
+    let request = v1::ListReleasesRequest {
+        page_size: query.number("page_size")?,
+        page_token: query.text("page_token")?,
+        repository: query.text("repository")?,
+        states: query.enums::<v1::ReleaseState>("states", v1::ReleaseState::from_str_name)?,
+        actor: query.text("actor")?,
+        label: query.text("label")?,
+    };
+    query.finish()?;
+    Ok(Answer(calls.list_releases(&caller, request).await?))
+}
+
+async fn cancel_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    Message(request): Message<v1::CancelReleaseRequest>,
+) -> Answered<v1::Release> {
+    Query::parse(query.as_deref()).finish()?;
+    let id = path_id(path)?;
+    if !request.id.is_empty() && request.id != id {
+        let failure = Failure::invalid("id", "the id in the body is not the one in the path");
+        return Err(failure.remedy("leave it out of the body").into());
+    }
+    let request = v1::CancelReleaseRequest { id, ..request };
+    Ok(Answer(calls.cancel_release(&caller, request).await?))
+}
+
+async fn get_tag(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+) -> Answered<v1::Tag> {
+    let mut query = Query::parse(query.as_deref());
+    let request = v1::GetTagRequest { reference: query.text("reference")?, at: query.time("at")? };
+    query.finish()?;
+    Ok(Answer(calls.get_tag(&caller, request).await?))
+}
+
+async fn list_tag_moves(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+) -> Answered<v1::ListTagMovesResponse> {
+    let mut query = Query::parse(query.as_deref());
+    let request = v1::ListTagMovesRequest {
+        page_size: query.number("page_size")?,
+        page_token: query.text("page_token")?,
+        reference: query.text("reference")?,
+        repository: query.text("repository")?,
+        release: query.text("release")?,
+        actor: query.text("actor")?,
+        after: query.time("after")?,
+        before: query.time("before")?,
+        include_intents: query.flag("include_intents")?,
+    };
+    query.finish()?;
+    Ok(Answer(calls.list_tag_moves(&caller, request).await?))
+}
+
+fn path_id(path: Result<Path<String>, PathRejection>) -> Result<String> {
+    path.map(|Path(id)| id).map_err(|_| Failure::invalid("id", "the path is not valid UTF-8"))
+}
+
+/// The key of the header; `None` where there is none.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.any(|other| other != value) {
+        return Err(Failure::invalid("idempotency_key", "there are two Idempotency-Key headers"));
+    }
+    let key = value.to_str().map_err(|_| {
+        Failure::invalid("idempotency_key", "the header Idempotency-Key is not printable ASCII")
+    })?;
+    Ok(Some(key.to_owned()))
+}

@@ -1,0 +1,49 @@
+//! What the server needs of the engine, as a trait: the server can be tested against a scripted
+//! one, and neither crate waits for the other.
+
+use colophon_domain::{
+    EntryQuery, EntryView, Principal, ReleaseQuery, ReleaseRequest, ReleaseView, Repository,
+    Result, Tag, TagView, Visibility,
+};
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The use cases behind the two faces. Who may call what is decided before they are reached,
+/// except that the engine applies the [`Visibility`] it is given.
+pub trait Releases: Send + Sync + 'static {
+    /// Accepts a release, or finds the one that was accepted under the same idempotency key.
+    fn create(
+        &self,
+        caller: Principal,
+        request: ReleaseRequest,
+    ) -> BoxFuture<'_, Result<ReleaseView>>;
+
+    /// Shows one release; `None` if there is none, or none that may be seen.
+    fn get(&self, visibility: Visibility, id: Uuid) -> BoxFuture<'_, Result<Option<ReleaseView>>>;
+
+    /// Lists at most `query.limit` releases, newest first.
+    fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>>;
+
+    /// Stops a release. The server has checked that the caller sees it and may cancel it.
+    fn cancel(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<ReleaseView>>;
+
+    /// What the ledger says a tag points to, now or at a time that is not in the future.
+    fn tag(
+        &self,
+        repository: Repository,
+        tag: Tag,
+        at: Option<OffsetDateTime>,
+    ) -> BoxFuture<'_, Result<TagView>>;
+
+    /// Lists at most `query.limit` entries of the ledger, newest first.
+    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>>;
+
+    /// Whether calls can be answered; fails with what is missing.
+    fn ready(&self) -> BoxFuture<'_, Result<()>>;
+}
