@@ -1,2 +1,83 @@
-//! placeholder
-fn main() {}
+//! The service's composition root: reads the configuration, puts the floors together, and runs
+//! the part that was asked for.
+
+mod config;
+mod logging;
+mod releases;
+mod service;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use colophon_server::new_token;
+use secrecy::ExposeSecret;
+
+use crate::{config::Config, service::Parts};
+
+/// Colophon, the publishing service for container images.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, short, env = "COLOPHON_CONFIG", default_value = "colophon.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Command {
+    /// Serve the API; releases wait until a worker runs somewhere.
+    Serve,
+    /// Work on the queue; any number of workers share one database.
+    Work,
+    /// Serve the API and work on the queue, in one process.
+    Run,
+    /// Bring the database's schema up to date, and end.
+    Migrate,
+    /// Read the configuration, say whether it is good, and end.
+    CheckConfig,
+    /// Make a token for a caller: the token, once, and its entry for the configuration.
+    NewToken,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if matches!(args.command, Command::NewToken) {
+        return print_token();
+    }
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("the TLS provider was chosen twice"))?;
+    let config = Config::read(&args.config)?;
+    logging::start(&config.log)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?
+        .block_on(run(args.command, config))
+}
+
+async fn run(command: Command, config: Config) -> Result<()> {
+    let parts = Parts::build(config)?;
+    match command {
+        Command::Serve => parts.run(true, false).await,
+        Command::Work => parts.run(false, true).await,
+        Command::Run => parts.run(true, true).await,
+        Command::Migrate => parts.migrate().await,
+        Command::CheckConfig => {
+            println!("the configuration is good");
+            Ok(())
+        }
+        Command::NewToken => Ok(()),
+    }
+}
+
+fn print_token() -> Result<()> {
+    let (token, hash) = new_token()?;
+    println!("# The token, shown this once:\n# {}", token.expose_secret());
+    println!("[[caller]]\nname = \"\"\ntoken_sha256 = \"{hash}\"");
+    println!("grants = [{{ repositories = [\"ghcr.io/acme/*\"], actions = [\"read\"] }}]");
+    Ok(())
+}

@@ -154,6 +154,7 @@ words! {
 
 impl Phase {
     /// The phase behind this one.
+    #[must_use]
     pub fn next(self) -> Self {
         match self {
             Self::Copy => Self::Unique,
@@ -223,9 +224,9 @@ pub fn conclude(tags: &[(TagMoveState, Option<Reason>)]) -> (ReleaseState, Optio
     if tags.iter().all(|(state, _)| state.good()) {
         return (ReleaseState::Succeeded, None);
     }
-    let worst = tags.iter().filter(|(state, _)| !state.good()).filter_map(|(_, reason)| *reason);
+    let causes = || tags.iter().filter(|(state, _)| !state.good()).filter_map(|(_, cause)| *cause);
     // The first real cause, not the tags that were left alone because of it.
-    let reason = worst.clone().find(|reason| *reason != Reason::NotAttempted).or(worst.last());
+    let reason = causes().find(|cause| *cause != Reason::NotAttempted).or_else(|| causes().next());
     let technical = matches!(reason, Some(Reason::AttemptsExhausted));
     (if technical { ReleaseState::Errored } else { ReleaseState::Failed }, reason)
 }

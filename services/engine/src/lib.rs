@@ -1,1 +1,78 @@
-//! placeholder
+//! The use cases of Colophon: accepting a release, copying its content, moving its tags,
+//! recording what happened, and finding out what became of an interrupted move.
+//!
+//! The database decides who may do what when; this crate does the network calls in between, and
+//! never both at once: no call leaves the process while a transaction is open.
+
+mod announce;
+mod copy_job;
+mod create;
+mod fingerprint;
+mod lease;
+mod read;
+mod reconcile;
+mod settings;
+mod tag_job;
+mod tag_move;
+mod worker;
+
+use std::sync::Arc;
+
+use colophon_domain::{Clock, Digest};
+use colophon_registry::{Manifest, Registries};
+use colophon_store::Store;
+use moka::future::Cache;
+use tokio::sync::Notify;
+
+pub use settings::WorkSettings;
+pub use worker::Worker;
+
+/// Manifests are kept by digest, up to this many bytes: their bytes can never change, and a
+/// release reads the same one for each of its tags.
+const MANIFEST_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The use cases. Cheap to clone; a process has one.
+#[derive(Clone)]
+pub struct Engine {
+    store: Store,
+    registries: Registries,
+    clock: Arc<dyn Clock>,
+    settings: Arc<WorkSettings>,
+    manifests: Cache<Digest, Manifest>,
+    /// Jobs have become claimable.
+    jobs: Arc<Notify>,
+    /// The same, still to be told to other processes.
+    unannounced: Arc<Notify>,
+}
+
+impl Engine {
+    /// Puts the parts together.
+    pub fn new(
+        store: Store,
+        registries: Registries,
+        clock: Arc<dyn Clock>,
+        settings: WorkSettings,
+    ) -> Self {
+        let manifests = Cache::builder()
+            .max_capacity(MANIFEST_CACHE_BYTES)
+            .weigher(|_, manifest: &Manifest| {
+                u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
+            })
+            .build();
+        Self {
+            store,
+            registries,
+            clock,
+            settings: Arc::new(settings),
+            manifests,
+            jobs: Arc::default(),
+            unannounced: Arc::default(),
+        }
+    }
+
+    /// Says, here and in other processes, that jobs have become claimable.
+    fn wake(&self) {
+        self.jobs.notify_one();
+        self.unannounced.notify_one();
+    }
+}

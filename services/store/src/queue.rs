@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use colophon_domain::{Digest, JobKind, Reason, Reference, Repository, Result};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{Store, append::Author, rows, tx};
@@ -38,8 +37,8 @@ pub struct Claimed {
     pub author: Author,
     /// Attempts that did not work so far.
     pub failures: i32,
-    /// Do not begin after this.
-    pub not_after: Option<OffsetDateTime>,
+    /// The time after which the release must not begin has passed.
+    pub late: bool,
     /// The unique tags of all targets were looked at before anything was copied.
     pub checked: bool,
     /// The release has several targets.
@@ -84,7 +83,8 @@ impl Store {
                 WHERE state = 'QUEUED' AND id IN (SELECT publication_id FROM claimed WHERE kind = 'copy')
             )
             SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
-                   c.failures, r.source_registry, r.source_repository, r.digest, r.not_after,
+                   c.failures, r.source_registry, r.source_repository, r.digest,
+                   COALESCE(r.not_after < colophon_now(), false) AS "late!",
                    r.principal, r.on_behalf_of, r.reason, r.checked, p.registry, p.repository,
                    EXISTS (SELECT FROM publication o
                            WHERE o.release_id = r.id AND o.id <> p.id) AS "several_targets!",
@@ -119,7 +119,7 @@ impl Store {
                         reason: row.reason,
                     },
                     failures: row.failures,
-                    not_after: row.not_after,
+                    late: row.late,
                     checked: row.checked,
                     several_targets: row.several_targets,
                     stop: row.stop,

@@ -1,0 +1,215 @@
+//! The configuration file (TOML). Each section is the settings type of the floor that it is for;
+//! what nobody knows is refused by name, so that a typing error never goes unnoticed.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use colophon_domain::RegistryHost;
+use colophon_engine::WorkSettings;
+use colophon_registry::RegistryConfig;
+use colophon_server::{CallerConfig, ServerSettings};
+use colophon_vault::{CredentialRule, VaultConfig};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+/// The whole configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where and how the API is served.
+    #[serde(default)]
+    pub(crate) server: ServerSection,
+    /// The database.
+    #[serde(default)]
+    pub(crate) database: DatabaseSection,
+    /// Where PATs come from; without it every registry is anonymous.
+    pub(crate) vault: Option<VaultConfig>,
+    /// The registries that releases may name. There is no other.
+    #[serde(default, rename = "registry")]
+    pub(crate) registries: Vec<RegistrySection>,
+    /// Who may call, and what they may do.
+    #[serde(default, rename = "caller")]
+    pub(crate) callers: Vec<CallerConfig>,
+    /// How the worker works.
+    #[serde(default)]
+    pub(crate) worker: WorkSettings,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub(crate) log: LogSection,
+}
+
+/// `[server]`
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServerSection {
+    /// The address to listen on; gRPC and REST share it.
+    pub(crate) listen: SocketAddr,
+    /// A file to which the address is written once it is known (for port 0).
+    pub(crate) address_file: Option<PathBuf>,
+    /// Limits of requests.
+    pub(crate) limits: ServerSettings,
+}
+
+impl Default for ServerSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            address_file: None,
+            limits: ServerSettings::default(),
+        }
+    }
+}
+
+/// `[database]`
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DatabaseSection {
+    /// `postgres://user@host:port/database`. An address with a password belongs into
+    /// `url_file` or the environment variable `COLOPHON_DATABASE_URL`.
+    url: Option<SecretString>,
+    /// A file that holds the address.
+    url_file: Option<PathBuf>,
+    /// Connections at most, of each process.
+    pub(crate) max_connections: u32,
+}
+
+impl Default for DatabaseSection {
+    fn default() -> Self {
+        Self { url: None, url_file: None, max_connections: 16 }
+    }
+}
+
+impl DatabaseSection {
+    /// The address, from wherever it is given.
+    pub(crate) fn address(&self) -> Result<SecretString> {
+        if let Ok(url) = std::env::var("COLOPHON_DATABASE_URL") {
+            return Ok(url.into());
+        }
+        match (&self.url, &self.url_file) {
+            (Some(_), Some(_)) => bail!("database.url and database.url_file exclude each other"),
+            (Some(url), None) => Ok(url.clone()),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file).with_context(|| {
+                    format!("database.url_file {} cannot be read", file.display())
+                })?;
+                Ok(text.trim_end().to_owned().into())
+            }
+            (None, None) => {
+                bail!("no database: set database.url, database.url_file or COLOPHON_DATABASE_URL")
+            }
+        }
+    }
+}
+
+/// `[[registry]]`, with the credentials for it.
+pub(crate) struct RegistrySection {
+    pub(crate) config: RegistryConfig,
+    pub(crate) credentials: Vec<CredentialRule>,
+}
+
+impl<'de> Deserialize<'de> for RegistrySection {
+    /// By hand, because serde cannot both flatten a part and refuse unknown fields.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let credentials = match table.remove("credentials") {
+            Some(rules) => rules.try_into().map_err(D::Error::custom)?,
+            None => Vec::new(),
+        };
+        let config = table.try_into().map_err(D::Error::custom)?;
+        Ok(Self { config, credentials })
+    }
+}
+
+/// `[log]`
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LogSection {
+    /// `text` or `json`.
+    pub(crate) format: LogFormat,
+    /// What is logged, in the form of `RUST_LOG`, which goes before it.
+    pub(crate) filter: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration {} cannot be read", path.display()))?;
+        Self::parse(&text).with_context(|| format!("the configuration {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        // toml's message quotes the line; a password in it must not reach a log.
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(0, |span| line_of(text, span.start));
+            anyhow::anyhow!("line {line}: {}", error.message())
+        })?;
+        config.worker.check()?;
+        Ok(config)
+    }
+
+    /// The registries, and the credential rules of each.
+    pub(crate) fn take_registries(
+        &mut self,
+    ) -> Result<(Vec<RegistryConfig>, HashMap<RegistryHost, Vec<CredentialRule>>)> {
+        let mut configs = Vec::new();
+        let mut rules = HashMap::new();
+        for section in std::mem::take(&mut self.registries) {
+            let host = section.config.host.clone();
+            if rules.insert(host.clone(), section.credentials).is_some() {
+                bail!("the registry {host} is configured twice");
+            }
+            configs.push(section.config);
+        }
+        Ok((configs, rules))
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_knows_is_refused_by_name_and_line() {
+        for (text, word) in [
+            ("[server]\nlisten = \"127.0.0.1:0\"\nport = 1", "port"),
+            ("[[registry]]\nhost = \"ghcr.io\"\nplainhttp = true", "plainhttp"),
+            ("[[registry]]\nhost = \"ghcr.io\"\n[[registry.credentials]]\nrepos = \"*\"", "repos"),
+            ("[worker]\nleases = \"1s\"", "leases"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).err().unwrap());
+            assert!(error.contains(word) && error.contains("line"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_wrong_line_is_not_shown() {
+        let text = "[database]\nurl = \"postgres://u:hunter2@h/d\"\nurls = 1";
+        let error = format!("{:#}", Config::parse(text).err().unwrap());
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

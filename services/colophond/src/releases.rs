@@ -1,0 +1,67 @@
+//! The engine, as the server wants to see it.
+
+use colophon_domain::{
+    EntryQuery, EntryView, Failure, Principal, Reason, ReleaseQuery, ReleaseRequest, ReleaseView,
+    Repository, RepositoryPattern, Result, Tag, TagView, Visibility,
+};
+use colophon_engine::Engine;
+use colophon_server::Releases;
+use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The engine behind both faces of the API.
+pub(crate) struct Service(pub(crate) Engine);
+
+impl Releases for Service {
+    fn create(
+        &self,
+        caller: Principal,
+        request: ReleaseRequest,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        Box::pin(async move { self.0.create_release(&caller.name, &request).await })
+    }
+
+    fn get(&self, visibility: Visibility, id: Uuid) -> BoxFuture<'_, Result<Option<ReleaseView>>> {
+        Box::pin(async move { self.0.release(&visibility, id).await })
+    }
+
+    fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>> {
+        Box::pin(async move { self.0.releases(&query).await })
+    }
+
+    fn cancel(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        Box::pin(async move {
+            self.0.cancel_release(id, &caller.name, &reason).await?;
+            // The server has made sure that the caller sees this release.
+            let everything: RepositoryPattern = "*".parse()?;
+            let visibility = Visibility { principal: caller.name, readable: vec![everything] };
+            self.0
+                .release(&visibility, id)
+                .await?
+                .ok_or_else(|| Failure::new(Reason::Internal, "a cancelled release cannot be read"))
+        })
+    }
+
+    fn tag(
+        &self,
+        repository: Repository,
+        tag: Tag,
+        at: Option<OffsetDateTime>,
+    ) -> BoxFuture<'_, Result<TagView>> {
+        Box::pin(async move { self.0.tag(&repository, &tag, at).await })
+    }
+
+    fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>> {
+        Box::pin(async move { self.0.entries(&query).await })
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.0.ready().await })
+    }
+}

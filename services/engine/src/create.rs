@@ -1,0 +1,92 @@
+//! Accepting a release.
+
+use std::time::Duration;
+
+use colophon_domain::{
+    Access, Digest, Failure, Reason, Reference, ReleaseRequest, ReleaseView, Repository, Result,
+    Retry, TagOrDigest, Visibility,
+};
+use colophon_store::NewRelease;
+use uuid::Uuid;
+
+use crate::{Engine, fingerprint::fingerprint};
+
+/// How long the caller waits for the source's registry.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Engine {
+    /// Accepts a release for a caller whose rights were checked. The source is resolved to a
+    /// digest once, here; if it cannot be resolved now, nothing is stored.
+    pub async fn create_release(
+        &self,
+        principal: &str,
+        request: &ReleaseRequest,
+    ) -> Result<ReleaseView> {
+        let fingerprint = fingerprint(request);
+        if let Some(key) = &request.idempotency_key
+            && let Some(id) = self.store.find_by_key(principal, key, &fingerprint).await?
+        {
+            return self.own_release(principal, id).await;
+        }
+        self.check(request)?;
+        let digest = self.resolve(&request.source).await?;
+        let new = NewRelease { principal, request, digest: &digest, fingerprint };
+        let created = self.store.create_release(&new).await?;
+        self.wake();
+        tracing::info!(release = %created.id(), principal, source = %request.source, %digest, "release accepted");
+        self.own_release(principal, created.id()).await
+    }
+
+    fn check(&self, request: &ReleaseRequest) -> Result<()> {
+        self.known(&request.source.repository).map_err(|failure| failure.field("source"))?;
+        for (index, target) in request.targets.iter().enumerate() {
+            self.known(&target.repository)
+                .map_err(|failure| failure.field(format!("targets[{index}].repository")))?;
+        }
+        if request.not_after.is_some_and(|time| time <= self.clock.now()) {
+            return Err(Failure::invalid("not_after", "not_after has passed already")
+                .remedy("give a later time, or none"));
+        }
+        Ok(())
+    }
+
+    fn known(&self, repository: &Repository) -> Result<()> {
+        let host = repository.registry();
+        if self.registries.knows(host) {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::UnknownRegistry, format!("the registry {host} is not configured"))
+            .remedy(format!("ask the operator to add a [[registry]] with host = \"{host}\"")))
+    }
+
+    /// The digest of the source. A digest needs no network.
+    async fn resolve(&self, source: &Reference) -> Result<Digest> {
+        if let TagOrDigest::Digest(digest) = &source.target {
+            return Ok(digest.clone());
+        }
+        let session = self.registries.session(&source.repository, Access::Pull)?;
+        let head = tokio::time::timeout(RESOLVE_TIMEOUT, session.head(&source.target))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::new(
+                    Reason::RegistryUnavailable,
+                    format!("{} did not answer in time", source.repository.registry()),
+                )
+                .retry(Retry::Backoff))
+            })
+            .map_err(|failure| failure.field("source"))?;
+        head.map(|descriptor| descriptor.digest).ok_or_else(|| {
+            Failure::new(Reason::SourceNotFound, format!("{source} does not exist"))
+                .field("source")
+                .remedy("check the name and the tag; nothing was stored")
+        })
+    }
+
+    async fn own_release(&self, principal: &str, id: Uuid) -> Result<ReleaseView> {
+        let visibility = Visibility { principal: principal.to_owned(), readable: Vec::new() };
+        self.store
+            .release(&visibility, id)
+            .await?
+            .ok_or_else(|| Failure::new(Reason::Internal, "an accepted release cannot be read"))
+    }
+}

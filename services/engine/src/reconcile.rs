@@ -1,0 +1,81 @@
+//! The reconciler: finds out what became of moves whose worker died, stalled or never got an
+//! answer. It looks only after the intent's deadline and grace, when no PUT can be under way.
+
+use std::time::Duration;
+
+use colophon_domain::{Access, Failure, Reason, Result, TagOrDigest};
+use colophon_store::DueIntent;
+use futures_util::{StreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::Engine;
+
+/// Intents taken at once.
+const BATCH: i64 = 32;
+/// How long a taken intent is ours; a reconciler that dies leaves it to the next one.
+const HOLD: Duration = Duration::from_secs(15);
+/// The pause after a registry could not be asked.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Reconciles until it is told to stop. Any number of processes may do so at once.
+    pub(crate) async fn reconcile(&self, shutdown: CancellationToken) {
+        loop {
+            let pause = match self.reconcile_due().await {
+                Ok(pause) => pause,
+                Err(failure) => {
+                    tracing::warn!(%failure, "open intents could not be looked at");
+                    self.settings.poll_interval
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// Looks after every intent that is due; returns how long to rest.
+    async fn reconcile_due(&self) -> Result<Duration> {
+        loop {
+            let due = self.store.take_due_intents(BATCH, HOLD).await?;
+            if due.is_empty() {
+                break;
+            }
+            stream::iter(due).for_each_concurrent(8, |intent| self.resolve_one(intent)).await;
+            self.wake();
+        }
+        let next = self.store.next_intent_due().await?;
+        let rest = self.settings.poll_interval;
+        Ok(next.map_or(rest, |next| next.min(rest)).max(Duration::from_millis(10)))
+    }
+
+    async fn resolve_one(&self, due: DueIntent) {
+        let reference = format!("{}:{}", due.repository, due.tag);
+        let result = tokio::time::timeout(HOLD, self.look(&due)).await.unwrap_or_else(|_| {
+            Err(Failure::new(Reason::RegistryUnavailable, "the registry did not answer in time"))
+        });
+        match result {
+            Ok(()) => {}
+            Err(failure) if failure.reason() == Reason::LeaseLost => {}
+            Err(failure) => {
+                tracing::warn!(%reference, release = %due.release, %failure, "an open intent waits on");
+                if let Err(failure) = self.store.look_later(&due, LOOK_AGAIN).await {
+                    tracing::debug!(%reference, %failure, "another process looks after it");
+                }
+            }
+        }
+    }
+
+    async fn look(&self, due: &DueIntent) -> Result<()> {
+        let session = self.registries.session(&due.repository, Access::Push)?;
+        let head = session.head(&TagOrDigest::Tag(due.tag.clone())).await?;
+        let observed = head.map(|descriptor| descriptor.digest);
+        let settled = self.store.resolve(due, observed.as_ref()).await?;
+        tracing::info!(
+            reference = %format_args!("{}:{}", due.repository, due.tag), release = %due.release,
+            outcome = ?settled, "an interrupted move was looked after"
+        );
+        Ok(())
+    }
+}

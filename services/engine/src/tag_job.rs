@@ -1,0 +1,101 @@
+//! A tag job: one target's tags of one phase. Each tag is settled on its own, so that one that
+//! cannot be moved does not hide what became of the others.
+
+use colophon_domain::{Access, Failure, Reason, Result, Retry};
+use colophon_store::{Claimed, Outcome};
+use futures_util::future::join_all;
+
+use crate::{Engine, lease::Keeper, tag_move::TagEnd, worker::End};
+
+/// Tags of one job that are moved at once.
+const TAGS_AT_ONCE: usize = 4;
+
+impl Engine {
+    pub(crate) async fn tag_job(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
+        let steps = self.store.unsettled_tags(job).await?;
+        if steps.is_empty() {
+            self.store.complete(job).await?;
+            return Ok(End::Done);
+        }
+        let session = self.registries.session(&job.repository, Access::Push)?;
+        let mut ends = Vec::with_capacity(steps.len());
+        for group in steps.chunks(TAGS_AT_ONCE) {
+            let moves = group.iter().map(|step| self.settle_tag(job, step, &session, keeper));
+            ends.extend(join_all(moves).await);
+        }
+        combine(ends)
+    }
+}
+
+/// What the job does next, given what became of its tags: done if the last one was settled,
+/// else the failure that weighs most, else the longest wait.
+fn combine(ends: Vec<Result<TagEnd>>) -> Result<End> {
+    let mut wait: Option<End> = None;
+    let mut failure: Option<Failure> = None;
+    for end in ends {
+        match end {
+            Ok(TagEnd::Settled(Outcome::JobDone)) => return Ok(End::Done),
+            Ok(TagEnd::Settled(_)) => {}
+            Ok(TagEnd::Wait(next)) => {
+                if wait.as_ref().is_none_or(|held| held.delay() < next.delay()) {
+                    wait = Some(next);
+                }
+            }
+            Err(next) => {
+                if failure.as_ref().is_none_or(|held| weight(held) < weight(&next)) {
+                    failure = Some(next);
+                }
+            }
+        }
+    }
+    match (failure, wait) {
+        // Somebody else works on the job; nothing of ours counts any more.
+        (Some(failure), _) if failure.reason() == Reason::LeaseLost => Err(failure),
+        // An outcome that is awaited must be known before the job can fail.
+        (_, Some(wait)) => Ok(wait),
+        (Some(failure), None) => Err(failure),
+        (None, None) => {
+            Err(Failure::new(Reason::Internal, "a job ended with unsettled tags")
+                .retry(Retry::Backoff))
+        }
+    }
+}
+
+fn weight(failure: &Failure) -> u8 {
+    match (failure.reason(), failure.retry_class()) {
+        (Reason::LeaseLost, _) => 3,
+        (_, Retry::Never) => 2,
+        (_, Retry::Backoff) => 1,
+        (_, Retry::Wait(_)) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn wait(seconds: u64) -> Result<TagEnd> {
+        Ok(TagEnd::Wait(End::Wait {
+            waiting_for: String::new(),
+            blocked_by: None,
+            delay: Duration::from_secs(seconds),
+        }))
+    }
+
+    #[test]
+    fn an_awaited_outcome_comes_before_a_failure() {
+        let failed = || Err(Failure::new(Reason::RegistryDenied, "no"));
+        assert!(
+            matches!(combine(vec![failed(), wait(1), wait(3)]), Ok(End::Wait { delay, .. }) if delay.as_secs() == 3)
+        );
+        assert!(
+            matches!(combine(vec![failed(), Ok(TagEnd::Settled(Outcome::JobGoesOn))]), Err(f) if f.reason() == Reason::RegistryDenied)
+        );
+        assert!(matches!(
+            combine(vec![Ok(TagEnd::Settled(Outcome::JobDone)), wait(1)]),
+            Ok(End::Done)
+        ));
+    }
+}

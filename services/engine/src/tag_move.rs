@@ -1,0 +1,266 @@
+//! One tag: look, commit the intent, PUT, look again, record the outcome.
+//!
+//! No PUT is sent without a committed intent, none after its deadline, and an answer that never
+//! came is nobody's guess: the reference stays blocked until the reconciler has looked.
+
+use std::time::{Duration, Instant};
+
+use colophon_domain::{Decision, Digest, Failure, Reason, Result, Retry, TagOrDigest, decide};
+use colophon_registry::{Manifest, PutError, Session};
+use colophon_store::{Begun, Blocker, Claimed, Intent, Move, Outcome};
+
+use crate::{Engine, lease::Keeper, worker::End};
+
+/// How often a tag is looked at again because somebody wrote about it in between.
+const LOOKS: usize = 50;
+/// The pause between two looks at a registry that still serves the old digest.
+const STALE_PAUSE: Duration = Duration::from_millis(50);
+/// How often a job looks whether the reference that blocks it is free, without a hint.
+const BLOCKED_POLL: Duration = Duration::from_secs(1);
+
+/// What became of one tag in this attempt.
+#[derive(Debug)]
+pub(crate) enum TagEnd {
+    /// It is settled.
+    Settled(Outcome),
+    /// Its turn has not come, or its outcome is not known yet.
+    Wait(End),
+}
+
+impl Engine {
+    /// Settles one tag. A failure that stays settles the tag too; one that may pass is returned.
+    pub(crate) async fn settle_tag(
+        &self,
+        job: &Claimed,
+        step: &Move,
+        session: &Session,
+        keeper: &Keeper,
+    ) -> Result<TagEnd> {
+        let result = self.try_tag(job, step, session, keeper).await;
+        match result {
+            Err(failure) if stays(&failure) => {
+                Ok(TagEnd::Settled(self.store.fail_tag(step, &failure).await?))
+            }
+            other => other,
+        }
+    }
+
+    async fn try_tag(
+        &self,
+        job: &Claimed,
+        step: &Move,
+        session: &Session,
+        keeper: &Keeper,
+    ) -> Result<TagEnd> {
+        let mut recopied = false;
+        for _ in 0..LOOKS {
+            let head = self.store.head(&step.repository, &step.tag).await?;
+            if let Some(blocker) = &head.blocker {
+                return Ok(TagEnd::Wait(self.blocked(step, blocker)));
+            }
+            let observed = observe(session, step).await?;
+            let decision =
+                decide(step.kind, &step.wanted, observed.as_ref(), step.ticket, head.state);
+            if decision != Decision::Move {
+                let outcome =
+                    self.store.settle_without_move(step, head.tag_seq, observed.as_ref()).await?;
+                if outcome == Outcome::Stale {
+                    continue;
+                }
+                return Ok(TagEnd::Settled(outcome));
+            }
+            // Read before the intent: what cannot be read must not leave an intent behind.
+            let manifest = self.manifest(session, &step.wanted).await?;
+            let begun = Instant::now();
+            let window = keeper.put_window(self.settings.put_timeout)?;
+            let grace = self.settings.grace;
+            match self
+                .store
+                .begin_move(step, head.tag_seq, observed.as_ref(), window, grace)
+                .await?
+            {
+                Begun::Stale => {}
+                Begun::Intent(intent) => {
+                    match self.send(step, &intent, session, &manifest, begun + window).await? {
+                        Sent::Ended(end) => return Ok(end),
+                        Sent::ContentMissing if !recopied => {
+                            // The registry has collected what was copied; once is an accident.
+                            recopied = true;
+                            self.copy_content(job, keeper, true).await?;
+                        }
+                        Sent::ContentMissing => {
+                            return Err(content_missing(step));
+                        }
+                    }
+                }
+            }
+        }
+        Err(Failure::new(
+            Reason::ReferenceBlocked,
+            format!("{}:{} is being written all the time", step.repository, step.tag),
+        )
+        .retry(Retry::Wait(BLOCKED_POLL)))
+    }
+
+    /// Sends the PUT of a committed intent and records what the registry shows afterwards.
+    async fn send(
+        &self,
+        step: &Move,
+        intent: &Intent,
+        session: &Session,
+        manifest: &Manifest,
+        deadline: Instant,
+    ) -> Result<Sent> {
+        let what = TagOrDigest::Tag(step.tag.clone());
+        let refusal = match session.put_manifest(&what, manifest, Some(deadline)).await {
+            Ok(()) => None,
+            // Missing content is copied once more, so the tag is not settled by it.
+            Err(PutError::NotApplied(failure)) if failure.reason() == Reason::ContentMissing => {
+                Some(failure.retry(Retry::Backoff))
+            }
+            Err(PutError::NotApplied(failure)) => Some(failure),
+            Err(PutError::Unknown(failure)) => return self.unknown(step, &failure).await,
+        };
+        let observed = match self.look_after(session, step, intent, refusal.is_some()).await {
+            Ok(observed) => observed,
+            Err(failure) => return self.unknown(step, &failure).await,
+        };
+        let outcome = self.record(step, intent, observed.as_ref(), refusal.as_ref()).await?;
+        match refusal {
+            Some(failure) if observed.as_ref() != Some(&step.wanted) => {
+                if failure.reason() == Reason::ContentMissing {
+                    return Ok(Sent::ContentMissing);
+                }
+                if outcome == Outcome::JobDone || failure.retry_class() == Retry::Never {
+                    return Ok(Sent::Ended(TagEnd::Settled(outcome)));
+                }
+                Err(failure)
+            }
+            None if observed == intent.old => Err(Failure::new(
+                Reason::RegistryProtocol,
+                format!(
+                    "{} accepted the tag {} and still serves what it had before",
+                    step.repository, step.tag
+                ),
+            )
+            .retry(Retry::Backoff)),
+            _ => Ok(Sent::Ended(TagEnd::Settled(outcome))),
+        }
+    }
+
+    /// What the registry serves after the PUT. One that still serves the old digest is asked
+    /// again for the consistency window: it may read from a replica.
+    async fn look_after(
+        &self,
+        session: &Session,
+        step: &Move,
+        intent: &Intent,
+        refused: bool,
+    ) -> Result<Option<Digest>> {
+        let end = Instant::now() + self.settings.consistency_window;
+        loop {
+            let observed = observe(session, step).await?;
+            if refused || observed != intent.old || Instant::now() >= end {
+                return Ok(observed);
+            }
+            tokio::time::sleep(STALE_PAUSE).await;
+        }
+    }
+
+    /// The second transaction, tried for a while if the database is away: what was observed is
+    /// worth more than a second look by the reconciler.
+    async fn record(
+        &self,
+        step: &Move,
+        intent: &Intent,
+        observed: Option<&Digest>,
+        refusal: Option<&Failure>,
+    ) -> Result<Outcome> {
+        let mut tries = 0;
+        loop {
+            match self.store.finish_move(step, intent, observed, refusal).await {
+                Err(failure) if failure.reason() == Reason::DatabaseUnavailable && tries < 20 => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn unknown(&self, step: &Move, failure: &Failure) -> Result<Sent> {
+        tracing::warn!(
+            release = %step.release, reference = %format_args!("{}:{}", step.repository, step.tag),
+            %failure, "the outcome of a move is not known; the reconciler will look"
+        );
+        self.store.mark_unknown(step).await?;
+        let head = self.store.head(&step.repository, &step.tag).await?;
+        let end = match &head.blocker {
+            Some(blocker) => self.blocked(step, blocker),
+            // Somebody has looked already.
+            None => End::Wait {
+                waiting_for: "the next attempt".to_owned(),
+                blocked_by: None,
+                delay: Duration::ZERO,
+            },
+        };
+        Ok(Sent::Ended(TagEnd::Wait(end)))
+    }
+
+    fn blocked(&self, step: &Move, blocker: &Blocker) -> End {
+        let reference = format!("{}:{}", step.repository, step.tag);
+        let (waiting_for, delay) = if blocker.tag_move == step.tag_move {
+            // The reconciler wakes the job; the pause is for when it cannot.
+            let text = format!("the outcome of an interrupted move of {reference}");
+            (text, blocker.resolved_in + self.settings.poll_interval)
+        } else {
+            (format!("release {}, which is moving {reference}", blocker.release), BLOCKED_POLL)
+        };
+        let blocked_by = Some((step.repository.clone(), step.tag.clone()));
+        End::Wait { waiting_for, blocked_by, delay }
+    }
+
+    /// The manifest to put under a tag, from the target itself: its content is there by now.
+    async fn manifest(&self, session: &Session, digest: &Digest) -> Result<Manifest> {
+        if let Some(manifest) = self.manifests.get(digest).await {
+            return Ok(manifest);
+        }
+        let what = TagOrDigest::Digest(digest.clone());
+        let manifest = session.manifest(&what).await?.ok_or_else(|| {
+            Failure::new(
+                Reason::SourceGone,
+                format!("{}@{digest} does not exist", session.repository()),
+            )
+            .remedy("publish from a source that exists")
+        })?;
+        self.manifests.insert(digest.clone(), manifest.clone()).await;
+        Ok(manifest)
+    }
+}
+
+enum Sent {
+    Ended(TagEnd),
+    ContentMissing,
+}
+
+async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
+    let head = session.head(&TagOrDigest::Tag(step.tag.clone())).await?;
+    Ok(head.map(|descriptor| descriptor.digest))
+}
+
+/// Whether a failure is final for the tag, and not about the job or the release as a whole.
+fn stays(failure: &Failure) -> bool {
+    failure.retry_class() == Retry::Never
+        && !matches!(failure.reason(), Reason::LeaseLost | Reason::Cancelled | Reason::Expired)
+}
+
+fn content_missing(step: &Move) -> Failure {
+    Failure::new(
+        Reason::ContentMissing,
+        format!(
+            "{} lost the content of {} twice while it was tagged",
+            step.repository, step.wanted
+        ),
+    )
+    .remedy("look at the registry's garbage collection, then publish again")
+}

@@ -1,0 +1,249 @@
+//! The worker: claims jobs, works on them under their leases, and says how each attempt ended.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use colophon_domain::{Failure, JobKind, Reason, Repository, Result, Retry, Tag};
+use colophon_store::{Claimed, GaveUp};
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Engine, lease::Keeper};
+
+/// How long running jobs may go on after the worker was told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// How an attempt ended that did not fail.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The job is done, and the store knows.
+    Done,
+    /// The job goes back into the queue; that is no attempt.
+    Wait { waiting_for: String, blocked_by: Option<(Repository, Tag)>, delay: Duration },
+}
+
+impl End {
+    pub(crate) fn delay(&self) -> Duration {
+        match self {
+            Self::Done => Duration::ZERO,
+            Self::Wait { delay, .. } => *delay,
+        }
+    }
+}
+
+/// A worker. Any number of them, in any number of processes, share one queue.
+pub struct Worker {
+    engine: Engine,
+    name: String,
+}
+
+impl Worker {
+    /// `name` stands in the attempts: the host's name and the process id, for example.
+    pub fn new(engine: Engine, name: String) -> Self {
+        Self { engine, name }
+    }
+
+    /// Works until it is told to stop; running jobs then have a while to end, and what is left
+    /// of them goes on elsewhere when their leases run out.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let helpers = shutdown.child_token();
+        let mut background = JoinSet::new();
+        let engine = self.engine.clone();
+        let token = helpers.clone();
+        background.spawn(async move { engine.reconcile(token).await });
+        let engine = self.engine.clone();
+        let token = helpers.clone();
+        background.spawn(async move { engine.listen(token).await });
+        let engine = self.engine.clone();
+        background.spawn(async move { engine.reap(helpers).await });
+
+        let mut running = JoinSet::new();
+        let slots = Arc::new(Semaphore::new(self.engine.settings.concurrency));
+        while !shutdown.is_cancelled() {
+            while running.try_join_next().is_some() {}
+            tokio::select! {
+                () = self.turn(&slots, &mut running) => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        let drained = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("jobs were broken off; they go on elsewhere");
+        }
+        background.shutdown().await;
+    }
+
+    /// Waits for a free slot, claims what there is, or waits for a reason to look again.
+    async fn turn(&self, slots: &Arc<Semaphore>, running: &mut JoinSet<()>) {
+        let Ok(first) = slots.clone().acquire_owned().await else { return };
+        let mut permits = vec![first];
+        while let Ok(permit) = slots.clone().try_acquire_owned() {
+            permits.push(permit);
+        }
+        let asked = Instant::now();
+        let settings = &self.engine.settings;
+        let limit = i64::try_from(permits.len()).unwrap_or(i64::MAX);
+        let claimed = match self.engine.store.claim(&self.name, limit, settings.lease).await {
+            Ok(claimed) => claimed,
+            Err(failure) => {
+                tracing::warn!(%failure, "no jobs can be claimed");
+                tokio::time::sleep(settings.poll_interval).await;
+                return;
+            }
+        };
+        if claimed.is_empty() {
+            drop(permits);
+            self.rest().await;
+            return;
+        }
+        for (job, permit) in claimed.into_iter().zip(permits) {
+            let engine = self.engine.clone();
+            running.spawn(async move {
+                engine.work(job, asked).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn rest(&self) {
+        let poll = self.engine.settings.poll_interval;
+        let due = self.engine.store.next_due().await.ok().flatten().unwrap_or(poll);
+        // Never spin on a job whose time has come but that somebody else is claiming.
+        let pause = due.clamp(Duration::from_millis(5), poll);
+        tokio::select! {
+            () = self.engine.jobs.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+impl Engine {
+    /// Hears of work from other processes.
+    async fn listen(&self, shutdown: CancellationToken) {
+        let hear = async {
+            loop {
+                match self.store.wakeups().await {
+                    Ok(mut wakeups) => {
+                        while wakeups.next().await.is_ok() {
+                            self.jobs.notify_one();
+                        }
+                    }
+                    Err(failure) => tracing::debug!(%failure, "no hints of new jobs; polling"),
+                }
+                tokio::time::sleep(self.settings.poll_interval).await;
+            }
+        };
+        tokio::select! {
+            () = hear => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+
+    /// Takes back what dead workers left.
+    async fn reap(&self, shutdown: CancellationToken) {
+        loop {
+            match self.store.reap().await {
+                Ok(0) => {}
+                Ok(jobs) => {
+                    tracing::warn!(jobs, "leases ran out; their jobs are in the queue again");
+                    self.wake();
+                }
+                Err(failure) => tracing::debug!(%failure, "leases could not be looked at"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.settings.poll_interval) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// One attempt of one job.
+    async fn work(&self, job: Claimed, asked: Instant) {
+        let length = self.settings.lease;
+        let keeper = Keeper::start(self.store.clone(), job.lease, length, asked + length);
+        let result = tokio::select! {
+            result = self.attempt(&job, &keeper) => result,
+            // Dropping the attempt closes its connections: nothing of it goes on.
+            () = keeper.lost() => {
+                tracing::warn!(job = job.lease.job, release = %job.release, "the lease was lost");
+                return;
+            }
+        };
+        if let Err(failure) = self.end(&job, result).await
+            && failure.reason() != Reason::LeaseLost
+        {
+            // The lease runs out, and another worker goes on.
+            tracing::warn!(job = job.lease.job, %failure, "the end of an attempt was not written");
+        }
+        self.wake();
+    }
+
+    async fn attempt(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
+        if job.stop {
+            return Err(Failure::new(Reason::Cancelled, "the release is stopping"));
+        }
+        if job.failures >= i32::from(self.settings.max_attempts) {
+            return Err(exhausted(None));
+        }
+        match job.kind {
+            JobKind::Copy => self.copy_job(job, keeper).await,
+            JobKind::Unique | JobKind::Floating => self.tag_job(job, keeper).await,
+        }
+    }
+
+    async fn end(&self, job: &Claimed, result: Result<End>) -> Result<()> {
+        let failure = match result {
+            Ok(End::Done) => return Ok(()),
+            Ok(End::Wait { waiting_for, blocked_by, delay }) => {
+                let blocked_by = blocked_by.as_ref().map(|(repository, tag)| (repository, tag));
+                return self.store.wait(job.lease, &waiting_for, blocked_by, delay).await;
+            }
+            Err(failure) => failure,
+        };
+        tracing::info!(
+            job = job.lease.job, kind = %job.kind, release = %job.release, %failure,
+            cause = ?std::error::Error::source(&failure), "an attempt did not work"
+        );
+        let attempt = u32::try_from(job.failures).unwrap_or_default();
+        match (failure.reason(), failure.retry_class()) {
+            (Reason::LeaseLost, _) => Ok(()),
+            (Reason::Cancelled, _) => self.or_wait(job, self.store.stop(job).await?).await,
+            (_, Retry::Wait(pause)) => {
+                let pause = pause
+                    .max(Duration::from_millis(200))
+                    .mul_f64(1.0 + rand::random::<f64>() / 5.0);
+                self.store.wait(job.lease, failure.message(), None, pause).await
+            }
+            (_, Retry::Backoff) if attempt + 1 < u32::from(self.settings.max_attempts) => {
+                let pause = self.settings.backoff(attempt, rand::random());
+                self.store.retry(job.lease, &failure, pause).await
+            }
+            (_, Retry::Backoff) => {
+                self.or_wait(job, self.store.give_up(job, &exhausted(Some(&failure))).await?).await
+            }
+            (_, Retry::Never) => self.or_wait(job, self.store.give_up(job, &failure).await?).await,
+        }
+    }
+
+    /// A job with a move whose outcome is not known yet cannot end.
+    async fn or_wait(&self, job: &Claimed, gave_up: GaveUp) -> Result<()> {
+        match gave_up {
+            GaveUp::Yes => Ok(()),
+            GaveUp::NotYet => {
+                let text = "the outcome of an interrupted move";
+                self.store.wait(job.lease, text, None, self.settings.poll_interval).await
+            }
+        }
+    }
+}
+
+fn exhausted(last: Option<&Failure>) -> Failure {
+    let message = match last {
+        Some(last) => format!("every attempt failed; the last one: {last}"),
+        None => "every attempt failed; the last worker died or stalled".to_owned(),
+    };
+    Failure::new(Reason::AttemptsExhausted, message)
+        .remedy("see the attempts for the causes, and publish again when they are gone")
+}
