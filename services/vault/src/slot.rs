@@ -35,8 +35,9 @@ pub(crate) struct Slot {
 struct Known {
     /// Dropped when it is as old as it may become, whether anybody asks or not.
     credential: Option<Credential>,
-    /// When the last reading that brought a credential began.
+    /// When the last reading that brought a credential began and ended.
     read_at: Option<Instant>,
+    read_until: Option<Instant>,
     /// The version of what was read last, and a keyed hash of it: enough to tell a change after
     /// the PAT itself was dropped.
     version: Option<(u64, u64)>,
@@ -83,7 +84,8 @@ impl Slot {
         let fresh = known.read_at.is_some_and(|at| at.elapsed() < config.pat_cache_ttl);
         if let Some(held) = known.credential.as_ref().filter(|_| fresh) {
             let newer = refused != Some(held.version);
-            let read_since = known.read_at.is_some_and(|at| at >= asked);
+            // It was read while this caller waited for the lock.
+            let read_since = known.read_until.is_some_and(|end| end >= asked);
             let too_soon = known.reread_at.is_some_and(|at| at.elapsed() < config.reread_interval);
             if newer || read_since || too_soon {
                 return Ok(held.clone());
@@ -166,6 +168,7 @@ impl Known {
         };
         self.version = Some((version, hash));
         self.read_at = Some(read_at);
+        self.read_until = Some(Instant::now());
         self.failed = None;
         let credential = Credential { username, token, version };
         self.credential = Some(credential.clone());
