@@ -1,1 +1,38 @@
-//! placeholder
+//! The OCI distribution client: sessions on repositories, the tokens that registries ask for,
+//! manifests, blobs, and the copy of images between registries without a disk in between.
+//!
+//! Transport is ours, on `reqwest`: `oci-client`, which is used for its descriptors, media
+//! types and error envelope, keeps one credential per host, swallows refused tokens, has no
+//! source scope for mounts, knows neither `Retry-After` nor resumption, and cannot tell a PUT
+//! that was not applied from one whose answer was lost. Each of these would cost a release.
+//!
+//! Start reading at [`Registries`] and [`copy()`].
+
+mod address;
+mod answer;
+mod auth;
+mod blob;
+mod challenge;
+mod config;
+mod copy;
+mod download;
+mod exchange;
+mod flight;
+mod hint;
+mod host;
+mod manifest;
+mod manifests;
+mod pause;
+mod plan;
+mod scope;
+mod session;
+mod tls;
+mod token;
+mod transport;
+mod upload;
+
+pub use config::RegistryConfig;
+pub use copy::{BlobOutcome, CopyOptions, Progress, copy};
+pub use manifest::{Content, Descriptor, Layer, Manifest};
+pub use manifests::PutError;
+pub use session::{Registries, Session};

@@ -1,0 +1,283 @@
+//! Showing a registry who is asking: what its challenge wants, with the credential that counts
+//! for this repository, and what to do when that is refused. One [`Turn`] serves one request
+//! and tries each remedy once: another scheme, wider scopes, a fresh token, a newer credential.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use colophon_domain::{Access, Credential, Failure, Reason, Result};
+use http::{HeaderValue, StatusCode};
+use reqwest::Response;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::{
+    answer::{Asked, Refusal},
+    challenge::{Challenge, challenges},
+    hint,
+    scope::Scopes,
+    session::Session,
+    token::{self, Key, NoToken},
+};
+
+/// What a registry wants to see.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// Username and PAT with each request.
+    Basic,
+    /// A token from a realm.
+    Bearer(Realm),
+}
+
+/// Where tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Realm {
+    pub url: Url,
+    pub service: Option<String>,
+}
+
+impl Scheme {
+    /// The best of the challenges that we understand: a token, which the PAT is not sent for
+    /// with each request, before Basic.
+    fn choose(challenges: &[Challenge]) -> Option<Self> {
+        let realm = |challenge: &Challenge| {
+            let url = Url::parse(challenge.get("realm")?).ok().filter(Url::has_host)?;
+            Some(Self::Bearer(Realm { url, service: challenge.get("service").map(str::to_owned) }))
+        };
+        let mut bearers = challenges.iter().filter(|challenge| challenge.scheme == "bearer");
+        bearers.find_map(realm).or_else(|| {
+            challenges.iter().any(|challenge| challenge.scheme == "basic").then_some(Self::Basic)
+        })
+    }
+}
+
+/// `Basic` (RFC 7617), marked so that no log shows it.
+pub(crate) fn basic(credential: &Credential) -> Result<HeaderValue> {
+    let pair = format!("{}:{}", credential.username, credential.token.expose_secret());
+    let text = SecretString::from(format!(
+        "Basic {}",
+        STANDARD.encode(SecretString::from(pair).expose_secret())
+    ));
+    let mut value = HeaderValue::from_str(text.expose_secret()).map_err(|_| {
+        Failure::new(Reason::CredentialMissing, "the credential cannot stand in a header")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What the last request of a turn carried.
+enum Shown {
+    Nothing,
+    Basic,
+    Token { key: Key, value: SecretString, fresh: bool },
+}
+
+/// The authorization of one request, over its attempts.
+#[expect(clippy::struct_excessive_bools, reason = "one for each remedy that is tried once")]
+pub(crate) struct Turn<'a> {
+    session: &'a Session,
+    scopes: Scopes,
+    /// Whether a refusal may ask for a newer credential.
+    renew: bool,
+    credential: Option<Credential>,
+    loaded: bool,
+    shown: Shown,
+    schemes_learnt: u8,
+    widened: bool,
+    refetched: bool,
+    renewed: bool,
+}
+
+impl fmt::Debug for Turn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(session: &'a Session, scopes: Scopes, renew: bool) -> Self {
+        Self {
+            session,
+            scopes,
+            renew,
+            credential: None,
+            loaded: false,
+            shown: Shown::Nothing,
+            schemes_learnt: 0,
+            widened: false,
+            refetched: false,
+            renewed: false,
+        }
+    }
+
+    /// The `Authorization` for the next attempt, if there is one.
+    pub(crate) async fn header(&mut self, asked: &Asked<'_>) -> Result<Option<HeaderValue>> {
+        if !self.loaded {
+            self.credential = self.read(None).await?;
+            self.loaded = true;
+        }
+        self.shown = Shown::Nothing;
+        match (self.session.host.scheme(), &self.credential) {
+            (None, _) | (Some(Scheme::Basic), None) => Ok(None),
+            (Some(Scheme::Basic), Some(credential)) => {
+                self.shown = Shown::Basic;
+                basic(credential).map(Some)
+            }
+            (Some(Scheme::Bearer(realm)), _) => self.token(realm, asked).await.map(Some),
+        }
+    }
+
+    async fn token(&mut self, realm: Realm, asked: &Asked<'_>) -> Result<HeaderValue> {
+        let host = &self.session.host;
+        loop {
+            let credential = self.credential.as_ref();
+            let key = Key {
+                identity: token::identity(credential),
+                realm: realm.clone(),
+                scopes: self.scopes.clone(),
+            };
+            match host.tokens.get(host, &key, credential, asked).await {
+                Ok((value, fresh)) => {
+                    let header = token::bearer(&value, asked)?;
+                    self.shown = Shown::Token { key, value, fresh };
+                    return Ok(header);
+                }
+                Err(NoToken::Failed(failure)) => return Err(failure),
+                Err(NoToken::Refused(status, words)) => {
+                    if !self.renew_credential().await? {
+                        return Err(self.refusal(status, &words, false, asked));
+                    }
+                }
+            }
+        }
+    }
+
+    /// After a 401 or 403: prepares another attempt, or says why there is none.
+    pub(crate) async fn refused(&mut self, response: Response, asked: &Asked<'_>) -> Result<()> {
+        let host = &self.session.host;
+        let challenges = challenges(response.headers());
+        let refusal = self.read_refusal(response, asked).await;
+        let unauthorized = refusal.status == StatusCode::UNAUTHORIZED;
+        // Some registries say 403 for a tag that must not move; no other credential helps.
+        if asked.writes && refusal.says_immutable() {
+            return Err(refusal.immutable(asked));
+        }
+        if unauthorized
+            && self.schemes_learnt < 2
+            && Scheme::choose(&challenges).is_some_and(|scheme| host.learn_scheme(scheme))
+        {
+            self.schemes_learnt += 1;
+            return Ok(());
+        }
+        // Another request may have learnt the scheme while this one was on its way.
+        let nothing_shown = matches!(self.shown, Shown::Nothing);
+        let could_show =
+            self.credential.is_some() || matches!(host.scheme(), Some(Scheme::Bearer(_)));
+        if unauthorized && nothing_shown && host.scheme().is_some() && could_show && !self.refetched
+        {
+            self.refetched = true;
+            return Ok(());
+        }
+        let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
+        let insufficient =
+            bearer.and_then(|challenge| challenge.get("error")) == Some("insufficient_scope");
+        if let Shown::Token { key, value, fresh } = &self.shown {
+            let wanted = bearer.and_then(|challenge| challenge.get("scope"));
+            if !self.widened && wanted.is_some_and(|wanted| self.scopes.widen(wanted)) {
+                self.widened = true;
+                return Ok(());
+            }
+            host.tokens.forget(key, value).await;
+            // It may have expired, or the permission may have come after it.
+            if !fresh && !self.refetched {
+                self.refetched = true;
+                return Ok(());
+            }
+        }
+        if self.renew_credential().await? {
+            return Ok(());
+        }
+        Err(self.refusal(refusal.status, &refusal.words(), insufficient, asked))
+    }
+
+    async fn read_refusal(&self, response: Response, asked: &Asked<'_>) -> Refusal {
+        let mut secrets = Vec::new();
+        if let Some(credential) = &self.credential {
+            secrets.push(credential.token.expose_secret());
+        }
+        if let Shown::Token { value, .. } = &self.shown {
+            secrets.push(value.expose_secret());
+        }
+        Refusal::read(response, self.session.host.config.request_timeout, &secrets, asked).await
+    }
+
+    /// Asks once for a credential that is newer than the one that was refused.
+    async fn renew_credential(&mut self) -> Result<bool> {
+        let Some(version) = self.credential.as_ref().map(|known| known.version) else {
+            return Ok(false);
+        };
+        if self.renewed || !self.renew {
+            return Ok(false);
+        }
+        self.renewed = true;
+        let newer = self.read(Some(version)).await?;
+        if newer.as_ref().is_none_or(|newer| newer.version == version) {
+            return Ok(false);
+        }
+        self.credential = newer;
+        self.refetched = false;
+        Ok(true)
+    }
+
+    async fn read(&self, refused: Option<u64>) -> Result<Option<Credential>> {
+        let session = self.session;
+        session.credentials.credential(&session.repository, session.access, refused).await
+    }
+
+    /// Not who we should be (401), or not allowed to (403, or a token that lacks the scope).
+    fn refusal(
+        &self,
+        status: StatusCode,
+        words: &str,
+        insufficient: bool,
+        asked: &Asked<'_>,
+    ) -> Failure {
+        let access = if asked.writes { Access::Push } else { Access::Pull };
+        if self.credential.is_none() {
+            return asked
+                .failure(
+                    Reason::RegistryUnauthorized,
+                    &format!("{words} (asked without a credential)"),
+                )
+                .remedy(format!("configure a credential for {}", asked.repository));
+        }
+        let reason = if status == StatusCode::FORBIDDEN || insufficient {
+            Reason::RegistryDenied
+        } else {
+            Reason::RegistryUnauthorized
+        };
+        asked.failure(reason, words).remedy(hint::permission(asked.repository, access, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, header};
+
+    use super::*;
+
+    #[test]
+    fn a_token_comes_before_basic_and_a_realm_must_be_a_url() {
+        let choose = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(text));
+            Scheme::choose(&challenges(&headers))
+        };
+        let both = choose(r#"Basic realm="x", Bearer realm="https://a.x/t",service="s""#);
+        assert!(
+            matches!(both, Some(Scheme::Bearer(realm)) if realm.service.as_deref() == Some("s"))
+        );
+        assert_eq!(choose(r#"Bearer realm="no url", Basic realm="x""#), Some(Scheme::Basic));
+        assert_eq!(choose("Negotiate"), None);
+    }
+}

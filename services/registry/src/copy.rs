@@ -1,0 +1,303 @@
+//! The copy of everything below one manifest from one repository to another. A blob is
+//! downloaded only if it is not at the target and the target's registry cannot take it from
+//! another repository of its own; children come before what refers to them; tags are not
+//! touched.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, TagOrDigest};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    download::Download,
+    exchange::delays,
+    manifest::{Content, Descriptor, Manifest},
+    manifests::PutError,
+    plan::{MOST_LEVELS, Plan, is_child, plan},
+    session::Session,
+    upload::{Begun, Upload},
+};
+
+/// All manifests of one image together; they are in memory until the copy ends.
+const MANIFESTS_LIMIT: usize = 32 << 20;
+/// Manifests of one image.
+const MOST_MANIFESTS: usize = 2000;
+/// Attempts at one blob that found a pause of the registry in their way.
+const MOST_ATTEMPTS: u8 = 8;
+
+/// How to copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyOptions {
+    /// Blobs, or manifests, of this copy that move at the same time.
+    pub parallel: usize,
+    /// Look below manifests that the target has already, and put them again. For a target that
+    /// has just said that content is missing.
+    pub recheck: bool,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self { parallel: 6, recheck: false }
+    }
+}
+
+/// What became of a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlobOutcome {
+    /// It was sent.
+    Copied,
+    /// The target had it.
+    Present,
+    /// The target's registry took it from another repository of its own.
+    Mounted,
+}
+
+/// Is told how a copy goes on. Called often; must be quick.
+pub trait Progress: Send + Sync {
+    /// The copy is planned: so many bytes in so many blobs.
+    fn planned(&self, bytes_total: i64, blobs: i64);
+    /// A blob is at the target; `bytes` is its size.
+    fn blob(&self, outcome: BlobOutcome, bytes: i64);
+    /// So many bytes more were handed to the network; those of a blob that is sent again count
+    /// again.
+    fn sent(&self, bytes: i64);
+}
+
+/// Copies the manifest with this digest and everything that it refers to. Every step may run
+/// twice: what is there is not sent again.
+///
+/// # Errors
+/// `SOURCE_GONE`, `CONTENT_MISSING` (copy again with `recheck`), `CANCELLED`, and whatever the
+/// two registries refuse.
+pub async fn copy(
+    source: &Session,
+    target: &Session,
+    digest: &Digest,
+    options: CopyOptions,
+    progress: Arc<dyn Progress>,
+    cancel: CancellationToken,
+) -> Result<CopyTotals> {
+    if source.repository == target.repository {
+        return Ok(CopyTotals::default());
+    }
+    let job = Copy { source, target, options, progress };
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Failure::new(
+            Reason::Cancelled,
+            format!("the copy of {} to {} was cancelled", source.repository, target.repository),
+        )),
+        done = job.run(digest) => done,
+    }
+}
+
+struct Copy<'a> {
+    source: &'a Session,
+    target: &'a Session,
+    options: CopyOptions,
+    progress: Arc<dyn Progress>,
+}
+
+impl Copy<'_> {
+    async fn run(&self, root: &Digest) -> Result<CopyTotals> {
+        let (manifests, present) = self.gather(root).await?;
+        let plan = plan(root, &manifests, &present).map_err(|(reason, text)| {
+            Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
+        })?;
+        let mut totals = CopyTotals {
+            bytes_total: plan.bytes_total(),
+            notes: plan.notes.clone(),
+            ..CopyTotals::default()
+        };
+        self.progress.planned(totals.bytes_total, count(plan.blobs.len()));
+        for (blob, outcome) in self.blobs(&plan).await? {
+            match outcome {
+                BlobOutcome::Copied => {
+                    totals.blobs_copied += 1;
+                    totals.bytes_copied += blob.size;
+                }
+                BlobOutcome::Present => totals.blobs_present += 1,
+                BlobOutcome::Mounted => totals.blobs_mounted += 1,
+            }
+        }
+        for stage in &plan.stages {
+            let stage = stage.iter().filter_map(|digest| manifests.get(digest));
+            self.all(stage.map(|manifest| self.put(manifest))).await?;
+        }
+        Ok(totals)
+    }
+
+    /// Runs futures side by side, as many as the options allow, until the first failure.
+    async fn all<T>(
+        &self,
+        work: impl Iterator<Item = impl Future<Output = Result<T>>>,
+    ) -> Result<Vec<T>> {
+        // Collected first: a closure that lives on across an await keeps the whole copy from
+        // being `Send` for any caller.
+        let work: Vec<_> = work.collect();
+        stream::iter(work).buffer_unordered(self.options.parallel.max(1)).try_collect().await
+    }
+
+    /// Reads the manifests from the root downwards, level by level, and stops at those that
+    /// the target has: a registry keeps what its manifests refer to.
+    async fn gather(
+        &self,
+        root: &Digest,
+    ) -> Result<(BTreeMap<Digest, Manifest>, BTreeSet<Digest>)> {
+        let (mut manifests, mut present) = (BTreeMap::new(), BTreeSet::new());
+        let mut level = BTreeSet::from([root.clone()]);
+        let mut bytes = 0;
+        for _ in 0..=MOST_LEVELS {
+            let found = self.all(level.iter().map(|digest| self.read(digest))).await?;
+            level = BTreeSet::new();
+            for (digest, manifest) in found {
+                let Some(manifest) = manifest else {
+                    present.insert(digest);
+                    continue;
+                };
+                if let Content::Index { entries } = &manifest.content {
+                    let children = entries.iter().filter(|entry| is_child(entry));
+                    level.extend(children.map(|entry| entry.digest.clone()));
+                }
+                bytes += manifest.bytes.len();
+                manifests.insert(digest, manifest);
+            }
+            level.retain(|digest| !manifests.contains_key(digest) && !present.contains(digest));
+            if bytes > MANIFESTS_LIMIT || manifests.len() + level.len() > MOST_MANIFESTS {
+                return Err(Failure::new(
+                    Reason::TooLarge,
+                    format!("{}@{root} has too many manifests", self.source.repository),
+                ));
+            }
+            if level.is_empty() {
+                break;
+            }
+        }
+        Ok((manifests, present))
+    }
+
+    /// The manifest, or `None` if the target has it.
+    async fn read(&self, digest: &Digest) -> Result<(Digest, Option<Manifest>)> {
+        let what = TagOrDigest::Digest(digest.clone());
+        if !self.options.recheck && self.target.head_only(&what).await?.is_some() {
+            return Ok((digest.clone(), None));
+        }
+        match self.source.manifest(&what).await? {
+            Some(manifest) => Ok((digest.clone(), Some(manifest))),
+            None => Err(Failure::new(
+                Reason::SourceGone,
+                format!("{}@{digest} does not exist", self.source.repository),
+            )),
+        }
+    }
+
+    /// Checks all blobs first, so that the transfers know early what is left to do.
+    async fn blobs(&self, plan: &Plan) -> Result<Vec<(Descriptor, BlobOutcome)>> {
+        let checked = self
+            .all(
+                plan.blobs.iter().map(|blob| async move {
+                    Ok((blob, self.target.has_blob(&blob.digest).await?))
+                }),
+            )
+            .await?;
+        let (there, missing): (Vec<_>, Vec<_>) = checked.into_iter().partition(|(_, has)| *has);
+        let mut missing: Vec<&Descriptor> = missing.into_iter().map(|(blob, _)| blob).collect();
+        missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        let mut done = Vec::with_capacity(plan.blobs.len());
+        for (blob, _) in there {
+            self.progress.blob(BlobOutcome::Present, blob.size);
+            done.push((blob.clone(), BlobOutcome::Present));
+        }
+        let moved = self.all(missing.into_iter().map(|blob| async move {
+            let outcome = self.move_blob(blob).await?;
+            self.progress.blob(outcome, blob.size);
+            Ok((blob.clone(), outcome))
+        }));
+        done.extend(moved.await?);
+        Ok(done)
+    }
+
+    /// Moves one blob, in a few attempts. Content that is not what its digest says is read once
+    /// more; a connection may have garbled it.
+    async fn move_blob(&self, blob: &Descriptor) -> Result<BlobOutcome> {
+        let (_flight, shared) =
+            self.target.shared.flights.board(&self.target.repository, &blob.digest).await;
+        if shared && self.target.has_blob(&blob.digest).await? {
+            return Ok(BlobOutcome::Present);
+        }
+        let mut delays = delays();
+        let mut mismatched = false;
+        let mut attempts = 0;
+        loop {
+            let failure = match self.transfer(blob).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(failure) => failure,
+            };
+            attempts += 1;
+            if failure.reason() == Reason::DigestMismatch && !mismatched {
+                mismatched = true;
+                continue;
+            }
+            let again = failure.retry_class() == Retry::Backoff && attempts < MOST_ATTEMPTS;
+            match delays.next().filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
+            }
+            tracing::debug!(
+                source = %self.source.repository, target = %self.target.repository,
+                digest = %blob.digest, %failure, "the blob is sent again"
+            );
+        }
+    }
+
+    async fn transfer(&self, blob: &Descriptor) -> Result<BlobOutcome> {
+        let (source, target) = (self.source, self.target);
+        // The process's places come first and are held by those who can go on; the download's
+        // before the upload's, so that nobody holds an upload while waiting for a download.
+        let _place = target.permit(&target.shared.transfers).await?;
+        let mut begun = None;
+        if source.same_registry(target) {
+            begun = target.mount(blob, &source.repository).await;
+        }
+        if let Some(Begun::Mounted) = begun {
+            return Ok(BlobOutcome::Mounted);
+        }
+        let _download = source.permit(&source.host.downloads).await?;
+        let _upload = target.permit(&target.host.uploads).await?;
+        let upload = async {
+            match begun {
+                Some(Begun::Started(upload)) => Ok::<Upload, Failure>(upload),
+                _ => target.begin().await,
+            }
+        };
+        let (upload, download) = tokio::try_join!(upload, Download::open(source, blob))?;
+        upload.send(blob, download, &self.progress).await?;
+        Ok(BlobOutcome::Copied)
+    }
+
+    /// Puts a manifest under its digest; unlike a tag's PUT it may simply be sent again.
+    async fn put(&self, manifest: &Manifest) -> Result<()> {
+        let what = TagOrDigest::Digest(manifest.digest.clone());
+        let mut delays = delays();
+        loop {
+            let failure = match self.target.put_manifest(&what, manifest, None).await {
+                Ok(()) => return Ok(()),
+                Err(PutError::NotApplied(failure)) => return Err(failure),
+                Err(PutError::Unknown(failure)) => failure,
+            };
+            let again = failure.retry_class() == Retry::Backoff;
+            match delays.next().filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
+            }
+        }
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

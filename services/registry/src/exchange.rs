@@ -1,0 +1,299 @@
+//! One request to a registry and all that may have to happen until it has an answer: the
+//! host's pause, the authorization and its renewal, a few retries, redirects followed by hand.
+
+use std::{borrow::Cow, time::Duration};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use bytes::Bytes;
+use colophon_domain::{Failure, Reason, Result, Retry};
+use http::{HeaderMap, Method, StatusCode, header};
+use reqwest::Response;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
+
+use crate::{
+    answer::{Asked, Refusal},
+    auth::Turn,
+    pause::retry_after,
+    scope::Scopes,
+    session::Session,
+    transport,
+};
+
+/// Redirects that are followed for one request.
+const MOST_REDIRECTS: usize = 5;
+/// Pauses that one request sits through.
+const MOST_THROTTLES: u8 = 6;
+
+/// Short pauses between a few attempts, so that a broken connection or a restarting registry
+/// is not the end of a job; anything longer is the queue's business.
+pub(crate) fn delays() -> ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_factor(3.0)
+        .with_max_times(3)
+        .with_jitter()
+        .build()
+}
+
+/// A request that can be sent again as it is.
+pub(crate) struct Call<'a> {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub scopes: Scopes,
+    pub asked: Asked<'a>,
+    /// Sent again after a failure that may have come after the registry heard it.
+    pub repeatable: bool,
+    /// A refusal may ask for a newer credential.
+    pub renew: bool,
+    /// Nothing is sent after this, and no answer is waited for.
+    pub deadline: Option<Instant>,
+}
+
+impl<'a> Call<'a> {
+    /// A request that reads.
+    pub(crate) fn reading(
+        session: &'a Session,
+        method: Method,
+        url: Url,
+        what: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            scopes: session.scopes(),
+            asked: session.asked(what, false),
+            repeatable: true,
+            renew: true,
+            deadline: None,
+        }
+    }
+
+    /// A request that writes, and is sent again only if it was certainly not heard.
+    pub(crate) fn writing(
+        session: &'a Session,
+        method: Method,
+        url: Url,
+        what: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self {
+            repeatable: false,
+            asked: session.asked(what, true),
+            ..Self::reading(session, method, url, "")
+        }
+    }
+}
+
+/// A request without a usable answer.
+#[derive(Debug)]
+pub(crate) struct CallError {
+    pub failure: Failure,
+    /// Whether the registry may have done what was asked.
+    pub heard: bool,
+}
+
+impl CallError {
+    pub(crate) fn unheard(failure: Failure) -> Self {
+        Self { failure, heard: false }
+    }
+
+    fn maybe_heard(failure: Failure) -> Self {
+        Self { failure, heard: true }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        error.failure
+    }
+}
+
+impl Session {
+    /// Sends a request until it has an answer other than 401, 403, 429 or 5xx.
+    pub(crate) async fn call(&self, call: &Call<'_>) -> Result<Response, CallError> {
+        let asked = &call.asked;
+        let mut turn = Turn::new(self, call.scopes.clone(), call.renew);
+        let (mut delays, mut throttles) = (delays(), 0);
+        loop {
+            let sent = self.attempt(call, &mut turn).await;
+            let error = match sent {
+                Ok(response) => match response.status() {
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                        turn.refused(response, asked).await.map_err(CallError::unheard)?;
+                        continue;
+                    }
+                    StatusCode::TOO_MANY_REQUESTS => {
+                        self.throttled(response.headers());
+                        throttles += 1;
+                        if throttles < MOST_THROTTLES {
+                            continue;
+                        }
+                        let refusal = self.refusal(response, asked).await;
+                        return Err(CallError::unheard(refusal.into_failure(asked)));
+                    }
+                    status if status.is_server_error() => {
+                        if let Some(pause) = self.asks_for_pause(response.headers()) {
+                            self.host.pause.hold(pause);
+                        }
+                        let refusal = self.refusal(response, asked).await;
+                        CallError::maybe_heard(refusal.into_failure(asked))
+                    }
+                    _ => {
+                        self.host.pause.succeeded();
+                        return Ok(response);
+                    }
+                },
+                Err(error) => error,
+            };
+            let again =
+                error.failure.retry_class() == Retry::Backoff && (call.repeatable || !error.heard);
+            match delays.next().filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// Waits for the host's pause and the authorization, then sends once.
+    async fn attempt(&self, call: &Call<'_>, turn: &mut Turn<'_>) -> Result<Response, CallError> {
+        let prepare = async {
+            self.host.pause.ready(&self.host.name).await?;
+            turn.header(&call.asked).await
+        };
+        let late = || {
+            let failure = call
+                .asked
+                .failure(Reason::RegistryUnavailable, "the time for it was over before it was sent")
+                .retry(Retry::Backoff);
+            CallError::unheard(failure)
+        };
+        let authorization = match call.deadline {
+            Some(deadline) if deadline <= Instant::now() => return Err(late()),
+            Some(deadline) => timeout_at(deadline, prepare).await.map_err(|_| late())?,
+            None => prepare.await,
+        }
+        .map_err(CallError::unheard)?;
+        let client = self.host.client_for(&call.url, &call.asked).map_err(CallError::unheard)?;
+        let mut request =
+            client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        if call.method != Method::GET && call.method != Method::HEAD {
+            // Some registries answer 411 to a POST without a length.
+            request = request.header(header::CONTENT_LENGTH, call.body.len());
+            request = request.body(call.body.clone());
+        }
+        if let Some(authorization) = authorization.filter(|_| self.host.is_own(&call.url)) {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let patience = Instant::now() + self.host.config.request_timeout;
+        let limit = call.deadline.map_or(patience, |deadline| deadline.min(patience));
+        match timeout_at(limit, request.send()).await {
+            Ok(Ok(response)) => {
+                if self.host.is_own(&call.url) {
+                    self.host.learn_address(&response);
+                }
+                Ok(response)
+            }
+            Ok(Err(error)) => {
+                // A connection that could not be opened has carried nothing.
+                let heard = !(error.is_connect() || error.is_builder());
+                Err(CallError { failure: transport::explain(error, &call.asked), heard })
+            }
+            Err(_) => Err(CallError::maybe_heard(call.asked.unavailable("no answer in time"))),
+        }
+    }
+
+    fn asks_for_pause(&self, headers: &HeaderMap) -> Option<Duration> {
+        retry_after(headers, self.host.clock.as_ref())
+    }
+
+    /// A 429 pauses everybody who asks this host.
+    pub(crate) fn throttled(&self, headers: &HeaderMap) {
+        match self.asks_for_pause(headers) {
+            Some(pause) => self.host.pause.hold(pause),
+            None => self.host.pause.strike(),
+        }
+    }
+
+    /// Reads a refusal that needs no further authorization.
+    pub(crate) async fn refusal(&self, response: Response, asked: &Asked<'_>) -> Refusal {
+        Refusal::read(response, self.host.config.request_timeout, &[], asked).await
+    }
+
+    /// Sends a GET or HEAD and follows redirects. Another host gets no credentials; if it
+    /// refuses, the URL that it was reached by has probably expired, and the registry is asked
+    /// again once.
+    pub(crate) async fn follow(&self, mut call: Call<'_>) -> Result<Response> {
+        let origin = call.url.clone();
+        let mut delays = delays();
+        let mut refusals = 0;
+        loop {
+            let failure = match self.walk(&mut call).await {
+                Ok(Walked::Own(response)) => return Ok(response),
+                Ok(Walked::Foreign(response)) if response.status().is_success() => {
+                    return Ok(response);
+                }
+                Ok(Walked::Foreign(response)) => {
+                    if response.status().is_client_error() {
+                        refusals += 1;
+                    }
+                    self.storage_failure(&response, &call)
+                }
+                Err(failure) => failure,
+            };
+            let again = failure.retry_class() == Retry::Backoff
+                && refusals < 2
+                && !self.host.is_own(&call.url);
+            match delays.next().filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
+            }
+            call.url = origin.clone();
+        }
+    }
+
+    async fn walk(&self, call: &mut Call<'_>) -> Result<Walked> {
+        for _ in 0..=MOST_REDIRECTS {
+            let own = self.host.is_own(&call.url);
+            let response =
+                if own { self.call(call).await? } else { self.call_foreign(call).await? };
+            if !is_redirect(response.status()) {
+                return Ok(if own { Walked::Own(response) } else { Walked::Foreign(response) });
+            }
+            call.url = self.host.location(&call.url, response.headers(), &call.asked)?;
+        }
+        Err(call.asked.protocol("too many redirects"))
+    }
+
+    async fn call_foreign(&self, call: &Call<'_>) -> Result<Response> {
+        let client = self.host.client_for(&call.url, &call.asked)?;
+        let request =
+            client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        match tokio::time::timeout(self.host.config.request_timeout, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(transport::explain(error, &call.asked)),
+            Err(_) => Err(call.asked.unavailable("no answer in time")),
+        }
+    }
+
+    fn storage_failure(&self, response: &Response, call: &Call<'_>) -> Failure {
+        call.asked.unavailable(&format!(
+            "HTTP {} from {}, where {} leads to",
+            response.status().as_u16(),
+            crate::host::place(&call.url),
+            self.host.name
+        ))
+    }
+}
+
+enum Walked {
+    Own(Response),
+    Foreign(Response),
+}
+
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
