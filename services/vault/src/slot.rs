@@ -178,7 +178,10 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::wire::Wire;
 
     #[test]
     fn the_version_grows_with_the_content_only() {
@@ -192,6 +195,30 @@ mod tests {
         assert!(first < second && second < third);
         // Back to what it was is a change as well.
         assert!(third < version("u", "t"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_token_is_dropped_when_its_time_is_over_though_nobody_asks() {
+        let config = "address = 'http://127.0.0.1:1'\n[auth]\nmethod = 'token'\ntoken_env = 'X'";
+        let sessions = Sessions::new(Wire::new(toml::from_str(config).unwrap()).unwrap());
+        let rule: CredentialRule = toml::from_str("push = 'a'").unwrap();
+        let slot = Arc::new(Slot::new(rule.push.as_ref().unwrap(), &rule));
+        let ttl = sessions.wire().config().pat_cache_ttl;
+        let held = async || slot.known.lock().await.credential.is_some();
+        let second = Duration::from_secs(1);
+
+        let began = Instant::now();
+        slot.known.lock().await.take("u".into(), "t".into(), began);
+        slot.forget_later(&sessions, began);
+        tokio::time::sleep(ttl.saturating_sub(second)).await;
+        assert!(held().await);
+        // A later reading has its own time.
+        slot.known.lock().await.take("u".into(), "t".into(), began + ttl / 2);
+        slot.forget_later(&sessions, began + ttl / 2);
+        tokio::time::sleep(second * 2).await;
+        assert!(held().await);
+        tokio::time::sleep(ttl / 2).await;
+        assert!(!held().await);
     }
 
     #[test]

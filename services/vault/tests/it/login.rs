@@ -57,7 +57,7 @@ async fn a_token_from_the_environment_reads_a_secret() {
 #[tokio::test]
 async fn an_approle_logs_in_once_and_renews_its_token() {
     let bench = Bench::start().await;
-    let role = bench.role(Duration::from_secs(3), Duration::from_mins(10)).await;
+    let role = bench.role(Duration::from_secs(6), Duration::from_mins(10)).await;
     let vault = vault(uncached(bench.approle_config(&role)), "ghcr");
     ask(&vault, None).await.unwrap();
     // Two renewals later the first life of the token is over.
