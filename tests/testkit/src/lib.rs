@@ -1,1 +1,21 @@
-//! placeholder
+//! What tests need around the real parts that `colophon-launcher` starts: certificates, a token
+//! service, images, a proxy that makes faults, a walker that checks registries by itself, and a
+//! search for secrets where none may be.
+//!
+//! The checks in here use nothing of the code under test.
+
+mod error;
+pub mod image;
+mod layout;
+pub mod peer;
+pub mod pki;
+pub mod proxy;
+pub mod secrets;
+mod serve;
+mod skopeo;
+pub mod token_service;
+pub mod wait;
+
+pub use colophon_launcher as launcher;
+pub use error::{Error, Result};
+pub use skopeo::skopeo_inspect_digest;
