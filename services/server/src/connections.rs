@@ -1,9 +1,9 @@
 //! Accepts connections, HTTP/1 and HTTP/2 without TLS on one port, within limits, and lets them
 //! end in peace when the process stops.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
@@ -11,46 +11,63 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
 };
 
-use crate::settings::ConnectionLimits;
+use crate::{health::Stopping, settings::ConnectionLimits};
 
 /// How long to wait when the process has no file descriptor left for another connection.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Serves until `shutdown` completes; then no connection is accepted any more, those that are
-/// open finish their calls, and what is left after `limits.grace` is dropped.
+/// So many failures in a row mean that the socket will not recover: a minute of them.
+const FAILURES_MOST: u32 = 600;
+
+/// Serves within the usual limits until `shutdown` completes; see [`serve_within`].
+///
+/// # Errors
+/// The socket's error, if it has given nothing else for a minute.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    limits: ConnectionLimits,
     shutdown: impl Future<Output = ()> + Send,
-) {
+) -> io::Result<()> {
+    serve_within(ConnectionLimits::default(), listener, router, shutdown).await
+}
+
+/// Serves until `shutdown` completes; then no connection is accepted any more, the probes say
+/// no, open connections finish their calls, and what is left after `limits.grace` is dropped.
+///
+/// # Errors
+/// The socket's error, if it has given nothing else for a minute.
+pub async fn serve_within(
+    limits: ConnectionLimits,
+    listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let stopping = Stopping::default();
+    let router = router.layer(Extension(stopping.clone()));
     let builder = Arc::new(builder(&limits));
     let places = Arc::new(Semaphore::new(limits.most));
     let graceful = GracefulShutdown::new();
-    let mut open = tokio::task::JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let next = async {
-            // The place is taken before the connection is accepted: who finds none waits in the
-            // kernel's queue and costs nothing. The semaphore is never closed.
-            let place = places.clone().acquire_owned().await.ok();
-            (place, listener.accept().await)
-        };
+    let (mut open, mut failures) = (JoinSet::new(), 0_u32);
+    let mut shutdown = pin!(shutdown);
+    let ended = loop {
         let (place, accepted) = tokio::select! {
-            () = &mut shutdown => break,
-            next = next => next,
+            () = &mut shutdown => break Ok(()),
+            next = next(&places, &listener) => next,
             Some(_) = open.join_next() => continue,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
+            Err(error) if failures == FAILURES_MOST => break Err(error),
             Err(error) => {
-                breathe(&error).await;
+                failures += u32::from(breathe(&error).await);
                 continue;
             }
         };
+        failures = 0;
         let (builder, watcher) = (builder.clone(), graceful.watcher());
         let service = TowerToHyperService::new(router.clone());
         open.spawn(async move {
@@ -64,12 +81,25 @@ pub async fn serve(
                 tracing::debug!(error, "connection ended");
             }
         });
-    }
+    };
     drop(listener);
+    stopping.0.cancel();
     if tokio::time::timeout(limits.grace, graceful.shutdown()).await.is_err() {
         tracing::warn!(connections = open.len(), "connections were still open and are dropped");
     }
     open.shutdown().await;
+    ended
+}
+
+/// A place and a connection. The place is taken first: who finds none waits in the kernel's
+/// queue and costs nothing.
+async fn next(
+    places: &Arc<Semaphore>,
+    listener: &TcpListener,
+) -> (Option<OwnedSemaphorePermit>, io::Result<(TcpStream, SocketAddr)>) {
+    // The semaphore is never closed, which is the one way in which this could fail.
+    let place = places.clone().acquire_owned().await.ok();
+    (place, listener.accept().await)
 }
 
 fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
@@ -92,7 +122,8 @@ async fn speaks(stream: &TcpStream, limit: Duration) -> bool {
 }
 
 /// An error of one connection is nothing; without descriptors, trying again at once would spin.
-async fn breathe(error: &io::Error) {
+/// Says whether the error is one of the socket.
+async fn breathe(error: &io::Error) -> bool {
     let of_one_connection = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -103,4 +134,5 @@ async fn breathe(error: &io::Error) {
         tracing::error!(%error, "no connection can be accepted");
         tokio::time::sleep(BREATH).await;
     }
+    !of_one_connection
 }

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use colophon_api::v1::{
     self, release_service_server::ReleaseService, tag_service_server::TagService,
 };
-use colophon_domain::{Failure, Principal, Reason, Result};
+use colophon_domain::{Principal, Result};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{calls::Calls, guard, observe::RequestId, status};
@@ -135,11 +135,6 @@ impl TagService for Grpc {
 /// Answers what no service is there for, on both faces.
 pub(crate) async fn nowhere(request: axum::extract::Request) -> crate::refusal::Refusal {
     crate::refusal::Refusal::no_such_path(request.uri().path())
-}
-
-/// The reflection service could not be put together: the embedded contract is damaged.
-pub(crate) fn unreadable(error: tonic_reflection::server::Error) -> Failure {
-    Failure::new(Reason::Internal, "the embedded contract cannot be read").caused_by(error)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use axum::{
 };
 use colophon_domain::{Failure, Reason, Result};
 use futures_util::{Stream, stream};
-use http::header;
+use http::{Extensions, header};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -30,11 +30,21 @@ use crate::{Releases, refusal::Refusal};
 /// No answer of the engine within this time is a no.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Cancelled when the process begins to stop. [`crate::serve`] gives it to every request, so that
+/// the probes say so from then on and streams do not hold up the end.
+#[derive(Clone, Default)]
+pub(crate) struct Stopping(pub(crate) CancellationToken);
+
+impl Stopping {
+    fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_default()
+    }
+}
+
 /// Asks the engine, but not more often than once in `max_age`.
 #[derive(Clone)]
 pub(crate) struct Readiness {
     service: Arc<dyn Releases>,
-    stopping: CancellationToken,
     max_age: Duration,
     last: Arc<Mutex<Option<Observed>>>,
 }
@@ -46,12 +56,8 @@ struct Observed {
 }
 
 impl Readiness {
-    pub(crate) fn new(
-        service: Arc<dyn Releases>,
-        stopping: CancellationToken,
-        max_age: Duration,
-    ) -> Self {
-        Self { service, stopping, max_age, last: Arc::default() }
+    pub(crate) fn new(service: Arc<dyn Releases>, max_age: Duration) -> Self {
+        Self { service, max_age, last: Arc::default() }
     }
 
     /// What is missing; `None` when calls can be answered. Only the reason is told to strangers.
@@ -80,8 +86,8 @@ impl Readiness {
         missing
     }
 
-    async fn status(&self) -> ServingStatus {
-        if !self.stopping.is_cancelled() && self.missing().await.is_none() {
+    async fn status(&self, stopping: &Stopping) -> ServingStatus {
+        if !stopping.0.is_cancelled() && self.missing().await.is_none() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -97,8 +103,8 @@ pub(crate) fn routes(readiness: Readiness) -> Router {
         .with_state(readiness)
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
-    if readiness.stopping.is_cancelled() {
+async fn ready(State(readiness): State<Readiness>, extensions: Extensions) -> Response {
+    if Stopping::of(&extensions).0.is_cancelled() {
         let failure =
             Failure::new(Reason::Timeout, "the process is stopping").because(Reason::Timeout);
         return Refusal::from(failure).into_response();
@@ -137,7 +143,8 @@ impl Health for Readiness {
         if !known(request.get_ref()) {
             return Err(Status::not_found("there is no such service"));
         }
-        Ok(tonic::Response::new(written(self.status().await)))
+        let stopping = Stopping::of(request.extensions());
+        Ok(tonic::Response::new(written(self.status(&stopping).await)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
@@ -147,10 +154,10 @@ impl Health for Readiness {
         request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let known = known(request.get_ref());
-        let begun = (self.clone(), None);
-        let changes = stream::unfold(begun, move |(readiness, before)| async move {
-            let now = readiness.change(known, before).await?;
-            Some((Ok(written(now)), (readiness, Some(now))))
+        let begun = (self.clone(), Stopping::of(request.extensions()), None);
+        let changes = stream::unfold(begun, move |(readiness, stopping, before)| async move {
+            let now = readiness.change(&stopping, known, before).await?;
+            Some((Ok(written(now)), (readiness, stopping, Some(now))))
         });
         Ok(tonic::Response::new(Box::pin(changes)))
     }
@@ -159,19 +166,25 @@ impl Health for Readiness {
 impl Readiness {
     /// Waits until the status is another than `before`; `None` ends the stream, after the last
     /// word was that nothing is served any more.
-    async fn change(&self, known: bool, before: Option<ServingStatus>) -> Option<ServingStatus> {
+    async fn change(
+        &self,
+        stopping: &Stopping,
+        known: bool,
+        before: Option<ServingStatus>,
+    ) -> Option<ServingStatus> {
         loop {
-            let now = if known { self.status().await } else { ServingStatus::ServiceUnknown };
+            let now =
+                if known { self.status(stopping).await } else { ServingStatus::ServiceUnknown };
             if before != Some(now) {
                 return Some(now);
             }
-            if self.stopping.is_cancelled() {
+            if stopping.0.is_cancelled() {
                 return None;
             }
             let pause = self.max_age.max(Duration::from_millis(100));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = self.stopping.cancelled() => {}
+                () = stopping.0.cancelled() => {}
             }
         }
     }

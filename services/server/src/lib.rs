@@ -26,29 +26,26 @@ use axum::{Router, middleware};
 use colophon_api::v1::{
     release_service_server::ReleaseServiceServer, tag_service_server::TagServiceServer,
 };
-use colophon_domain::{Clock, Result};
+use colophon_domain::{Clock, Entropy, SystemEntropy};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
-pub use callers::{CallerConfig, Callers, CallersConfig};
-pub use connections::serve;
+pub use callers::{CallerConfig, Callers};
+pub use connections::{serve, serve_within};
 pub use service::Releases;
 pub use settings::{ConnectionLimits, MESSAGE_LIMIT_BYTES, ServerSettings};
 pub use table::{Row, row};
 pub use token::{TOKEN_PREFIX, new_token};
 
 /// Both faces as one router, for [`serve`].
-///
-/// # Errors
-/// `INTERNAL` if the contract that is compiled in cannot be read.
 pub fn router(
     service: Arc<dyn Releases>,
     callers: Callers,
     clock: Arc<dyn Clock>,
-    settings: &ServerSettings,
-) -> Result<Router> {
-    let readiness =
-        health::Readiness::new(service.clone(), settings.stopping.clone(), settings.ready_max_age);
+    settings: ServerSettings,
+) -> Router {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    let readiness = health::Readiness::new(service.clone(), settings.ready_max_age);
     let calls = Arc::new(calls::Calls::new(service, clock.clone()));
     let doorkeeper = guard::Doorkeeper { callers, clock };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
@@ -59,12 +56,11 @@ pub fn router(
         .route_layer(middleware::from_fn_with_state(settings.call_timeout, guard::in_time));
     let grpc = grpc_routes(grpc::Grpc::new(calls, settings.call_timeout))
         .route_layer(authenticated)
-        .merge(open_grpc_routes(readiness)?)
+        .merge(open_grpc_routes(readiness))
         .route_layer(middleware::from_fn(guard::only_grpc));
-    Ok(rest
-        .merge(grpc)
+    rest.merge(grpc)
         .fallback(grpc::nowhere)
-        .layer(middleware::from_fn_with_state(settings.entropy.clone(), observe::observe)))
+        .layer(middleware::from_fn_with_state(entropy, observe::observe))
 }
 
 /// The services of the contract.
@@ -76,14 +72,18 @@ fn grpc_routes(grpc: grpc::Grpc) -> Router {
 }
 
 /// The services that need no token: they tell what the published contract tells anyway.
-fn open_grpc_routes(readiness: health::Readiness) -> Result<Router> {
+fn open_grpc_routes(readiness: health::Readiness) -> Router {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(colophon_api::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = Routes::new(HealthServer::new(readiness))
-        .add_service(reflection().build_v1().map_err(grpc::unreadable)?)
-        .add_service(reflection().build_v1alpha().map_err(grpc::unreadable)?);
-    Ok(routes.prepare().into_axum_router().reset_fallback())
+    let mut routes = Routes::new(HealthServer::new(readiness));
+    // The descriptors are compiled in and a test reads them through the running service; should
+    // they be damaged all the same, the API is worth more than its reflection.
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
+        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "there is no reflection"),
+    }
+    routes.prepare().into_axum_router().reset_fallback()
 }

@@ -208,12 +208,16 @@ pub(crate) fn log(failure: &Failure) {
         causes.push(error.to_string());
         cause = error.source();
     }
-    let (reason, message) = (failure.reason().as_str(), failure.message());
+    let (reason, said) = (failure.reason().as_str(), failure.message());
     let field = failure.field_name();
     match failure.reason().kind() {
-        ErrorKind::Internal => tracing::error!(reason, message, field, ?causes, "call failed"),
-        ErrorKind::Unavailable => tracing::warn!(reason, message, field, ?causes, "call failed"),
-        _ => tracing::debug!(reason, message, field, ?causes, "call refused"),
+        ErrorKind::Internal => {
+            tracing::error!(reason, failure = said, field, ?causes, "call failed");
+        }
+        ErrorKind::Unavailable => {
+            tracing::warn!(reason, failure = said, field, ?causes, "call failed");
+        }
+        _ => tracing::debug!(reason, failure = said, field, ?causes, "call refused"),
     }
 }
 

@@ -1,53 +1,45 @@
 //! The server's limits, with defaults that suit a service behind a load balancer.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use colophon_domain::{Entropy, SystemEntropy};
-use tokio_util::sync::CancellationToken;
+use serde::Deserialize;
 
 /// The largest request body and the largest gRPC message, in bytes.
 pub const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
-/// The limits of one server.
-#[derive(Clone)]
+/// The limits of calls.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
     /// How long one call may take, the reading of its body included. A gRPC caller may ask for
     /// less (`grpc-timeout`), never for more.
+    #[serde(with = "humantime_serde")]
     pub call_timeout: Duration,
     /// How long an answer of [`crate::Releases::ready`] is used again, so that probes without
     /// a token cannot load the database.
+    #[serde(with = "humantime_serde")]
     pub ready_max_age: Duration,
-    /// Where request ids come from.
-    pub entropy: Arc<dyn Entropy>,
-    /// Cancelled when the process begins to stop: the probes say so from then on, and streams
-    /// of `grpc.health.v1` end, so that they do not hold up [`crate::serve`].
-    pub stopping: CancellationToken,
-    /// The limits on connections.
-    pub connections: ConnectionLimits,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self {
-            call_timeout: Duration::from_mins(1),
-            ready_max_age: Duration::from_secs(1),
-            entropy: Arc::new(SystemEntropy),
-            stopping: CancellationToken::new(),
-            connections: ConnectionLimits::default(),
-        }
+        Self { call_timeout: Duration::from_mins(1), ready_max_age: Duration::from_secs(1) }
     }
 }
 
-/// The limits on connections, for [`crate::serve`].
-#[derive(Debug, Clone, Copy)]
+/// The limits of connections.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ConnectionLimits {
     /// So many connections are open at once; more wait in the kernel's queue.
     pub most: usize,
     /// So many HTTP/2 streams are open at once on one connection.
     pub streams: u32,
     /// A client that has not sent its first byte or an HTTP/1 header by then is dropped.
+    #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// Connections that are still open so long after the stop are dropped.
+    #[serde(with = "humantime_serde")]
     pub grace: Duration,
 }
 
@@ -59,5 +51,20 @@ impl Default for ConnectionLimits {
             header_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(20),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_with_their_units_and_typing_errors_are_refused() {
+        let read = toml::from_str::<ServerSettings>;
+        assert_eq!(read("call_timeout = \"5s\"").unwrap().call_timeout, Duration::from_secs(5));
+        assert_eq!(read("").unwrap().ready_max_age, Duration::from_secs(1));
+        assert!(read("call_timout = \"5s\"").is_err());
+        let limits: ConnectionLimits = toml::from_str("most = 7\ngrace = \"2m\"").unwrap();
+        assert_eq!((limits.most, limits.grace), (7, Duration::from_mins(2)));
     }
 }

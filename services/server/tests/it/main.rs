@@ -1,0 +1,20 @@
+//! The server over real sockets, around a scripted engine: what callers see on both faces.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that finds something else than it expects should stop"
+)]
+
+mod auth;
+mod connections;
+mod contract;
+mod errors;
+mod fake;
+mod fuzz;
+mod grpc;
+mod health;
+mod http;
+mod logs;
+mod rest;
