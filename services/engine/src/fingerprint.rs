@@ -27,7 +27,9 @@ pub(crate) fn fingerprint(request: &ReleaseRequest) -> [u8; 32] {
         add(&target.repository.to_string());
         for tags in [&target.unique_tags, &target.floating_tags] {
             add(&tags.len().to_string());
-            tags.iter().for_each(|tag| add(tag.as_str()));
+            for tag in tags {
+                add(tag.as_str());
+            }
         }
     }
     add(reason);

@@ -11,6 +11,9 @@ use colophon_store::{Lease, Renewed, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// How often a job that can be stopped looks whether it should.
+const STOP_POLL: Duration = Duration::from_secs(1);
+
 /// A lease that renews itself until it is dropped.
 pub(crate) struct Keeper {
     until: Arc<Mutex<Instant>>,
@@ -21,12 +24,20 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// `until` is when the lease runs out, by this process's monotonic clock: taken before the
-    /// statement that took the lease, so that it is never later than the database's time.
-    pub(crate) fn start(store: Store, lease: Lease, length: Duration, until: Instant) -> Self {
+    /// statement that took the lease, so that it is never later than the database's time. A
+    /// `stoppable` job is told within about a second that its release should stop.
+    pub(crate) fn start(
+        store: Store,
+        lease: Lease,
+        length: Duration,
+        until: Instant,
+        stoppable: bool,
+    ) -> Self {
         let keeper = Renewal {
             store,
             lease,
             length,
+            stoppable,
             until: Arc::new(Mutex::new(until)),
             lost: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -76,6 +87,7 @@ struct Renewal {
     store: Store,
     lease: Lease,
     length: Duration,
+    stoppable: bool,
     until: Arc<Mutex<Instant>>,
     lost: CancellationToken,
     stop: CancellationToken,
@@ -84,28 +96,41 @@ struct Renewal {
 impl Renewal {
     async fn run(self) {
         loop {
-            tokio::time::sleep(self.length / 4).await;
+            self.rest().await;
             let asked = Instant::now();
             let left = self.until().saturating_duration_since(asked);
-            // A process that was stopped past its lease must not renew what it lost.
-            let renewed =
-                tokio::time::timeout(left, self.store.renew(self.lease, self.length)).await;
-            match renewed {
+            if left.is_zero() {
+                // A process that was stopped past its lease must not renew what it lost.
+                return self.lost.cancel();
+            }
+            match tokio::time::timeout(left, self.store.renew(self.lease, self.length)).await {
                 Ok(Ok(Renewed::Held)) => self.extend(asked),
                 Ok(Ok(Renewed::Stop)) => {
                     self.extend(asked);
                     self.stop.cancel();
                 }
-                Ok(Ok(Renewed::Lost)) => return self.lost.cancel(),
+                Ok(Ok(Renewed::Lost)) | Err(_) => return self.lost.cancel(),
                 Ok(Err(failure)) => {
                     tracing::warn!(job = self.lease.job, %failure, "a lease could not be renewed");
                 }
-                Err(_) => {}
-            }
-            if Instant::now() >= self.until() {
-                return self.lost.cancel();
             }
         }
+    }
+
+    /// Waits until the next renewal; meanwhile a job that can be stopped looks whether it should.
+    async fn rest(&self) {
+        let end = Instant::now() + self.length / 4;
+        while self.stoppable && !self.stop.is_cancelled() {
+            let left = end.saturating_duration_since(Instant::now());
+            tokio::time::sleep(left.min(STOP_POLL)).await;
+            if left <= STOP_POLL {
+                return;
+            }
+            if matches!(self.store.should_stop(self.lease).await, Ok(true)) {
+                self.stop.cancel();
+            }
+        }
+        tokio::time::sleep(end.saturating_duration_since(Instant::now())).await;
     }
 
     fn until(&self) -> Instant {

@@ -47,7 +47,7 @@ impl Default for WorkSettings {
             poll_interval: Duration::from_secs(1),
             max_attempts: 8,
             backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(300),
+            backoff_max: Duration::from_mins(5),
         }
     }
 }

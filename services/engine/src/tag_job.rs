@@ -76,25 +76,25 @@ mod tests {
 
     use super::*;
 
-    fn wait(seconds: u64) -> Result<TagEnd> {
-        Ok(TagEnd::Wait(End::Wait {
+    fn wait(seconds: u64) -> TagEnd {
+        TagEnd::Wait(End::Wait {
             waiting_for: String::new(),
             blocked_by: None,
             delay: Duration::from_secs(seconds),
-        }))
+        })
     }
 
     #[test]
     fn an_awaited_outcome_comes_before_a_failure() {
         let failed = || Err(Failure::new(Reason::RegistryDenied, "no"));
         assert!(
-            matches!(combine(vec![failed(), wait(1), wait(3)]), Ok(End::Wait { delay, .. }) if delay.as_secs() == 3)
+            matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(End::Wait { delay, .. }) if delay.as_secs() == 3)
         );
         assert!(
             matches!(combine(vec![failed(), Ok(TagEnd::Settled(Outcome::JobGoesOn))]), Err(f) if f.reason() == Reason::RegistryDenied)
         );
         assert!(matches!(
-            combine(vec![Ok(TagEnd::Settled(Outcome::JobDone)), wait(1)]),
+            combine(vec![Ok(TagEnd::Settled(Outcome::JobDone)), Ok(wait(1))]),
             Ok(End::Done)
         ));
     }

@@ -162,7 +162,9 @@ impl Engine {
     /// One attempt of one job.
     async fn work(&self, job: Claimed, asked: Instant) {
         let length = self.settings.lease;
-        let keeper = Keeper::start(self.store.clone(), job.lease, length, asked + length);
+        let copies = job.kind == JobKind::Copy;
+        let until = asked + length;
+        let keeper = Keeper::start(self.store.clone(), job.lease, length, until, copies);
         let result = tokio::select! {
             result = self.attempt(&job, &keeper) => result,
             // Dropping the attempt closes its connections: nothing of it goes on.

@@ -268,9 +268,10 @@ async fn insert_publications(
     let registries: Vec<_> = repositories().map(|r| r.registry().as_str().to_owned()).collect();
     let names: Vec<_> = repositories().map(|r| r.name().to_owned()).collect();
     let states: Vec<_> = repositories()
-        .map(|repository| match *repository == request.source.repository {
-            true => PublicationState::Copied.as_str().to_owned(),
-            false => PublicationState::Queued.as_str().to_owned(),
+        .map(|repository| {
+            let there = *repository == request.source.repository;
+            let state = if there { PublicationState::Copied } else { PublicationState::Queued };
+            state.as_str().to_owned()
         })
         .collect();
     sqlx::query!(

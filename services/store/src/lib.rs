@@ -24,6 +24,7 @@ mod wake;
 use std::{str::FromStr, sync::Arc, time::Duration};
 
 use colophon_domain::{Entropy, Failure, Reason, Result};
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use append::Author;
@@ -36,6 +37,9 @@ pub use outcomes::{Outcome, Settled};
 pub use queue::{Claimed, Lease, Renewed};
 pub use reconcile::DueIntent;
 pub use wake::Wakeups;
+
+/// A connection that was not used for so long is asked before it is used again.
+const RESTED: Duration = Duration::from_millis(500);
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +66,16 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
+            .before_acquire(|connection, state| {
+                Box::pin(async move {
+                    // One that was in use a moment ago is not asked, which saves a round trip;
+                    // one that rested may have lost its server.
+                    if state.idle_for >= RESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_lazy_with(options);
         Ok(Self { pool, entropy })
     }

@@ -18,6 +18,7 @@ pub struct Lease {
 
 /// A job that this worker holds.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a column of its own")]
 pub struct Claimed {
     /// The right to work on it.
     pub lease: Lease,
@@ -164,6 +165,21 @@ impl Store {
             Some(true) => Renewed::Stop,
             Some(false) => Renewed::Held,
         })
+    }
+
+    /// Whether a job's release was cancelled or is failing, without renewing anything.
+    pub async fn should_stop(&self, lease: Lease) -> Result<bool> {
+        let stop = sqlx::query_scalar!(
+            r#"
+            SELECT (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+            FROM job j JOIN release r ON r.id = j.release_id WHERE j.id = $1
+            "#,
+            lease.job,
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(tx::lost)?;
+        Ok(stop.unwrap_or(true))
     }
 
     /// Puts jobs whose lease has run out back into the queue; that uses up an attempt. Returns

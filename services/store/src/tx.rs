@@ -50,15 +50,17 @@ where
 }
 
 fn conflicts(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
 /// What a database error means to the rest of Colophon. What the database refused is a defect
 /// of ours; anything else is the database being away.
 pub(crate) fn lost(error: sqlx::Error) -> Failure {
-    let code =
-        error.as_database_error().and_then(|error| error.code()).map(|code| code.to_string());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .map(|code| code.to_string());
     let refused = match (&error, code.as_deref()) {
         // 57: operator intervention, 53: out of resources, 08: connection, 55P03: lock timeout.
         (sqlx::Error::Database(_), Some(code)) => {
