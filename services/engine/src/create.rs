@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use colophon_domain::{
     Access, Digest, Failure, Reason, Reference, ReleaseRequest, ReleaseView, Repository, Result,
-    Retry, TagOrDigest, Visibility,
+    Retry, TagOrDigest,
 };
 use colophon_store::NewRelease;
-use uuid::Uuid;
 
 use crate::{Engine, fingerprint::fingerprint};
 
@@ -26,7 +25,7 @@ impl Engine {
         if let Some(key) = &request.idempotency_key
             && let Some(id) = self.store.find_by_key(principal, key, &fingerprint).await?
         {
-            return self.own_release(principal, id).await;
+            return self.store.accepted(id).await;
         }
         self.check(request)?;
         let digest = self.resolve(&request.source).await?;
@@ -34,7 +33,7 @@ impl Engine {
         let created = self.store.create_release(&new).await?;
         self.wake();
         tracing::info!(release = %created.id(), principal, source = %request.source, %digest, "release accepted");
-        self.own_release(principal, created.id()).await
+        self.store.accepted(created.id()).await
     }
 
     fn check(&self, request: &ReleaseRequest) -> Result<()> {
@@ -80,13 +79,5 @@ impl Engine {
                 .field("source")
                 .remedy("check the name and the tag; nothing was stored")
         })
-    }
-
-    async fn own_release(&self, principal: &str, id: Uuid) -> Result<ReleaseView> {
-        let visibility = Visibility { principal: principal.to_owned(), readable: Vec::new() };
-        self.store
-            .release(&visibility, id)
-            .await?
-            .ok_or_else(|| Failure::new(Reason::Internal, "an accepted release cannot be read"))
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct LockedHead<'a> {
     pub(crate) moved_ticket: Option<i64>,
     leaf_hash: Option<LeafHash>,
     observed_at: Option<OffsetDateTime>,
+    /// The tag was seen in this transaction.
+    seen: bool,
     /// When the next entry is recorded: later than every one before.
     at: OffsetDateTime,
 }
@@ -75,18 +77,21 @@ impl<'a> LockedHead<'a> {
             moved_ticket: row.moved_ticket,
             leaf_hash,
             observed_at: row.observed_at,
+            seen: false,
             at: row.at,
         })
     }
 
     /// Writes what was observed where it is not what the newest entry says: the tag was there
     /// before us (`baseline`), or somebody else moved it (`drift`) or removed it (`deleted`).
+    /// That it was seen is written with the next entry, or by [`Self::touch`].
     pub(crate) async fn observe(
         &mut self,
         store: &Store,
         conn: &mut PgConnection,
         observed: Option<&Digest>,
     ) -> Result<(), Fault> {
+        self.seen = true;
         if self.digest.as_ref() != observed {
             let kind = match observed {
                 Some(_) if self.tag_seq == 0 => Kind::Baseline,
@@ -95,13 +100,13 @@ impl<'a> LockedHead<'a> {
             };
             let not_before = if kind == Kind::Baseline { None } else { self.observed_at };
             let draft = Draft { new: observed, not_before, ..Draft::default() };
-            self.append(store, conn, kind, Purpose::Observation, draft).await?;
+            self.append(store, conn, kind, Purpose::Observation, draft, None).await?;
         }
-        self.observed_at = Some(self.at);
         Ok(())
     }
 
-    /// Appends one entry and returns its id.
+    /// Appends one entry, writes the head that it makes, and returns its id. `moved_ticket` is
+    /// the ticket of a release that moved the tag, or found it where it wanted it.
     pub(crate) async fn append(
         &mut self,
         store: &Store,
@@ -109,6 +114,7 @@ impl<'a> LockedHead<'a> {
         kind: Kind,
         purpose: Purpose,
         draft: Draft<'_>,
+        moved_ticket: Option<i64>,
     ) -> Result<Uuid, Fault> {
         let opening = draft.author.map(|author| opening(store, author));
         let entry = self.entry(store.entropy.uuid(), kind, purpose, &draft, opening.as_ref())?;
@@ -116,15 +122,35 @@ impl<'a> LockedHead<'a> {
             Failure::new(Reason::Internal, "an entry of the ledger cannot be written")
                 .caused_by(error)
         })?;
-        insert(conn, &entry, &draft, opening.as_ref(), &body).await?;
-
-        self.tag_seq += 1;
-        self.leaf_hash = Some(LeafHash::of(&body));
+        // Everything but an intent is a look at the registry.
+        self.seen |= kind != Kind::Intent;
         if kind != Kind::Intent {
             self.digest = draft.new.cloned();
         }
+        let source = draft.source.map(ToString::to_string);
+        let row = Row { entry: &entry, source, opening: opening.as_ref(), body: &body };
+        insert(conn, &row, self, moved_ticket).await?;
+        self.tag_seq += 1;
+        self.leaf_hash = Some(LeafHash::of(&body));
         self.at += Duration::MICROSECOND;
         Ok(entry.id)
+    }
+
+    /// Writes that the tag was seen where the newest entry says, where no entry follows.
+    pub(crate) async fn touch(self, conn: &mut PgConnection) -> Result<(), Fault> {
+        sqlx::query!(
+            r#"
+            UPDATE tag_head SET observed_at = GREATEST(observed_at, $4)
+            WHERE registry = $1 AND repository = $2 AND tag = $3
+            "#,
+            self.repository.registry().as_str(),
+            self.repository.name(),
+            self.tag.as_str(),
+            self.at,
+        )
+        .execute(conn)
+        .await?;
+        Ok(())
     }
 
     fn entry(
@@ -163,36 +189,6 @@ impl<'a> LockedHead<'a> {
             after: None,
         })
     }
-
-    /// Writes the head back. `moved_ticket` is the ticket of a release that moved the tag or
-    /// found it where it wanted it.
-    pub(crate) async fn save(
-        self,
-        conn: &mut PgConnection,
-        moved_ticket: Option<i64>,
-    ) -> Result<(), Fault> {
-        sqlx::query!(
-            r#"
-            UPDATE tag_head
-            SET tag_seq = $4, leaf_hash = $5, digest = $6, observed_at = $7,
-                last_at = CASE WHEN $5::bytea IS NOT NULL THEN $8::timestamptz END,
-                moved_ticket = GREATEST(moved_ticket, $9)
-            WHERE registry = $1 AND repository = $2 AND tag = $3
-            "#,
-            self.repository.registry().as_str(),
-            self.repository.name(),
-            self.tag.as_str(),
-            self.tag_seq,
-            self.leaf_hash.map(|hash| hash.as_bytes().to_vec()),
-            self.digest.map(String::from),
-            self.observed_at,
-            self.at - Duration::MICROSECOND,
-            moved_ticket,
-        )
-        .execute(conn)
-        .await?;
-        Ok(())
-    }
 }
 
 fn leaf_hash(bytes: Vec<u8>) -> Result<LeafHash, Failure> {
@@ -216,13 +212,23 @@ fn opening(store: &Store, author: &Author) -> Opening {
     }
 }
 
+/// An entry as it is written.
+struct Row<'a> {
+    entry: &'a Entry,
+    source: Option<String>,
+    opening: Option<&'a Opening>,
+    body: &'a [u8],
+}
+
+/// Writes an entry, its opening, its place in the queue of the log and the reference's new head,
+/// in one statement.
 async fn insert(
     conn: &mut PgConnection,
-    entry: &Entry,
-    draft: &Draft<'_>,
-    opening: Option<&Opening>,
-    body: &[u8],
+    row: &Row<'_>,
+    head: &LockedHead<'_>,
+    moved_ticket: Option<i64>,
 ) -> Result<(), Fault> {
+    let Row { entry, source, opening, body } = row;
     let actor = opening.map(|opening| &opening.actor);
     sqlx::query!(
         r#"
@@ -234,6 +240,12 @@ async fn insert(
         ), opened AS (
             INSERT INTO opening (entry_id, salt, principal, on_behalf_of, proof, reason)
             SELECT $1, $17::bytea, $18, $19, $20, $21 WHERE $17::bytea IS NOT NULL
+        ), head AS (
+            UPDATE tag_head
+            SET tag_seq = $5, leaf_hash = sha256('\x00'::bytea || $16::bytea), digest = $22,
+                last_at = $10, moved_ticket = GREATEST(moved_ticket, $23),
+                observed_at = CASE WHEN $24 THEN $10 ELSE observed_at END
+            WHERE registry = $2 AND repository = $3 AND tag = $4
         )
         INSERT INTO audit_queue (entry_id) VALUES ($1)
         "#,
@@ -251,13 +263,16 @@ async fn insert(
         entry.release,
         entry.reason_code,
         entry.intent,
-        draft.source.map(ToString::to_string),
-        body,
+        source.as_deref(),
+        *body,
         opening.map(|opening| &opening.salt[..]),
         actor.map(|actor| actor.principal.as_str()),
         actor.and_then(|actor| actor.on_behalf_of.as_deref()),
         actor.map(|actor| actor.proof.as_str()),
         opening.map(|opening| opening.reason.as_str()),
+        head.digest.as_ref().map(Digest::as_str),
+        moved_ticket,
+        head.seen,
     )
     .execute(conn)
     .await?;

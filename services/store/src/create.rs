@@ -100,17 +100,15 @@ impl Store {
         let publications: Vec<Uuid> =
             new.request.targets.iter().map(|_| self.entropy.uuid()).collect();
         let tags = tag_rows(new.request, &publications);
-        let (phase, jobs) = first_phase(new.request, &publications);
+        let first = first_phase(new.request, &publications);
 
         let mut tx = self.pool.begin().await?;
-        insert_release(&mut tx, id, new, phase).await?;
+        insert_release(&mut tx, id, new, &publications, first).await?;
         if let Some(key) = &new.request.idempotency_key
             && !insert_key(&mut tx, id, new, key).await?
         {
             return Ok(None);
         }
-        insert_publications(&mut tx, id, new.request, &publications).await?;
-        insert_jobs(&mut tx, id, new.request.priority, &jobs).await?;
         // Last, because it locks the references until the commit.
         self.insert_tags(&mut tx, id, &tags).await?;
         tx.commit().await?;
@@ -202,21 +200,47 @@ fn first_phase(request: &ReleaseRequest, publications: &[Uuid]) -> (Phase, Vec<(
     (Phase::Floating, targets().map(|(_, id)| (id, JobKind::Floating)).collect())
 }
 
+/// Writes the release, its targets and the jobs of its first phase; the jobs are claimable when
+/// the transaction commits.
 async fn insert_release(
     conn: &mut PgConnection,
     id: Uuid,
     new: &NewRelease<'_>,
-    phase: Phase,
+    publications: &[Uuid],
+    (phase, jobs): (Phase, Vec<(Uuid, JobKind)>),
 ) -> Result<(), Fault> {
     let request = new.request;
     let labels = serde_json::Value::Object(
         request.labels.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect(),
     );
+    let repositories = || request.targets.iter().map(|target| &target.repository);
+    let registries: Vec<_> = repositories().map(|r| r.registry().as_str().to_owned()).collect();
+    let names: Vec<_> = repositories().map(|r| r.name().to_owned()).collect();
+    let states: Vec<_> = repositories()
+        .map(|repository| {
+            let there = *repository == request.source.repository;
+            let state = if there { PublicationState::Copied } else { PublicationState::Queued };
+            state.as_str().to_owned()
+        })
+        .collect();
+    let (places, kinds): (Vec<Uuid>, Vec<String>) =
+        jobs.into_iter().map(|(id, kind)| (id, kind.as_str().to_owned())).unzip();
     sqlx::query!(
         r#"
-        INSERT INTO release (id, principal, on_behalf_of, reason, labels, source_registry,
-                             source_repository, source_reference, digest, not_after, priority, phase)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        WITH accepted AS (
+            INSERT INTO release (id, principal, on_behalf_of, reason, labels, source_registry,
+                                 source_repository, source_reference, digest, not_after, priority,
+                                 phase)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        ), target AS (
+            INSERT INTO publication (id, release_id, ordinal, registry, repository, state)
+            SELECT t.id, $1, (t.n - 1)::smallint, t.registry, t.repository, t.state
+            FROM unnest($13::uuid[], $14::text[], $15::text[], $16::text[])
+                WITH ORDINALITY AS t (id, registry, repository, state, n)
+        )
+        INSERT INTO job (release_id, publication_id, kind, priority)
+        SELECT $1, t.publication_id, t.kind, $11
+        FROM unnest($17::uuid[], $18::text[]) AS t (publication_id, kind)
         "#,
         id,
         new.principal,
@@ -230,6 +254,12 @@ async fn insert_release(
         request.not_after,
         request.priority,
         phase.as_str(),
+        publications,
+        &registries,
+        &names,
+        &states,
+        &places,
+        &kinds,
     )
     .execute(conn)
     .await?;
@@ -256,63 +286,4 @@ async fn insert_key(
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-async fn insert_publications(
-    conn: &mut PgConnection,
-    release: Uuid,
-    request: &ReleaseRequest,
-    ids: &[Uuid],
-) -> Result<(), Fault> {
-    let repositories = || request.targets.iter().map(|target| &target.repository);
-    let registries: Vec<_> = repositories().map(|r| r.registry().as_str().to_owned()).collect();
-    let names: Vec<_> = repositories().map(|r| r.name().to_owned()).collect();
-    let states: Vec<_> = repositories()
-        .map(|repository| {
-            let there = *repository == request.source.repository;
-            let state = if there { PublicationState::Copied } else { PublicationState::Queued };
-            state.as_str().to_owned()
-        })
-        .collect();
-    sqlx::query!(
-        r#"
-        INSERT INTO publication (id, release_id, ordinal, registry, repository, state)
-        SELECT t.id, $1, (t.n - 1)::smallint, t.registry, t.repository, t.state
-        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::text[])
-            WITH ORDINALITY AS t (id, registry, repository, state, n)
-        "#,
-        release,
-        ids,
-        &registries,
-        &names,
-        &states,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Enqueues jobs; they are claimable when the transaction commits.
-pub(crate) async fn insert_jobs(
-    conn: &mut PgConnection,
-    release: Uuid,
-    priority: i16,
-    jobs: &[(Uuid, JobKind)],
-) -> Result<(), Fault> {
-    let publications: Vec<Uuid> = jobs.iter().map(|(id, _)| *id).collect();
-    let kinds: Vec<String> = jobs.iter().map(|(_, kind)| kind.as_str().to_owned()).collect();
-    sqlx::query!(
-        r#"
-        INSERT INTO job (release_id, publication_id, kind, priority)
-        SELECT $1, t.publication_id, t.kind, $2
-        FROM unnest($3::uuid[], $4::text[]) AS t (publication_id, kind)
-        "#,
-        release,
-        priority,
-        &publications,
-        &kinds,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
 }

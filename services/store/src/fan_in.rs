@@ -9,16 +9,38 @@ use colophon_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{create::insert_jobs, rows, tx::Fault};
+use crate::{rows, tx::Fault};
 
 /// The release as it stands when one of its jobs ends, locked.
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a column of its own")]
 struct Standing {
     id: Uuid,
     phase: Phase,
-    priority: i16,
     cancelled: bool,
     failing: Option<Reason>,
     message: String,
+    /// Jobs of the phase are left.
+    unfinished: bool,
+    /// Every tag that the phase was to settle is where it should be.
+    good: bool,
+    /// The release has unique tags.
+    unique: bool,
+    /// The release has floating tags.
+    floating: bool,
+}
+
+impl Standing {
+    /// The next phase that has work.
+    fn next(&self) -> Option<(Phase, JobKind)> {
+        let mut phase = self.phase.next();
+        loop {
+            match phase.job()? {
+                JobKind::Unique if !self.unique => phase = phase.next(),
+                JobKind::Floating if !self.floating => phase = phase.next(),
+                kind => return Some((phase, kind)),
+            }
+        }
+    }
 }
 
 /// Whether tags of this job are still to be settled.
@@ -64,42 +86,36 @@ pub(crate) async fn end(conn: &mut PgConnection, job: i64, state: &str) -> Resul
 
 /// Opens the next phase or concludes the release, if nothing of this phase is left.
 pub(crate) async fn advance(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
-    let standing = lock(conn, release).await?;
-    let unfinished = sqlx::query_scalar!(
-        r#"
-        SELECT EXISTS (SELECT FROM job WHERE release_id = $1 AND state IN ('queued', 'running'))
-            AS "unfinished!"
-        "#,
-        release,
-    )
-    .fetch_one(&mut *conn)
-    .await?;
-    if unfinished {
+    // The lock is a statement of its own: what is counted next must be seen after it was got.
+    sqlx::query_scalar!("SELECT id FROM release WHERE id = $1 FOR UPDATE", release)
+        .fetch_one(&mut *conn)
+        .await?;
+    let standing = look(conn, release).await?;
+    if standing.unfinished {
         return Ok(());
     }
-    if standing.cancelled || standing.failing.is_some() || !phase_is_good(conn, &standing).await? {
+    if standing.cancelled || standing.failing.is_some() || !standing.good {
         return close(conn, &standing).await;
     }
-    let mut phase = standing.phase.next();
-    while let Some(kind) = phase.job() {
-        let jobs = publications_with(conn, release, kind).await?;
-        if !jobs.is_empty() {
-            sqlx::query!("UPDATE release SET phase = $2 WHERE id = $1", release, phase.as_str())
-                .execute(&mut *conn)
-                .await?;
-            return insert_jobs(conn, release, standing.priority, &jobs).await;
-        }
-        phase = phase.next();
+    match standing.next() {
+        Some((phase, kind)) => open(conn, &standing, phase, kind).await,
+        None => succeed(conn, release).await,
     }
-    close(conn, &standing).await
 }
 
-async fn lock(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault> {
+async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault> {
     let row = sqlx::query!(
         r#"
-        SELECT phase, priority, cancel_requested_at IS NOT NULL AS "cancelled!", failing_reason,
-               message
-        FROM release WHERE id = $1 FOR UPDATE
+        SELECT r.phase, r.cancel_requested_at IS NOT NULL AS "cancelled!", r.failing_reason,
+               r.message,
+               EXISTS (SELECT FROM job WHERE release_id = $1 AND state IN ('queued', 'running'))
+                   AS "unfinished!",
+               COALESCE(bool_and(m.state IN ('MOVED', 'UNCHANGED')) FILTER (WHERE m.kind = r.phase),
+                        true) AS "good!",
+               COALESCE(bool_or(m.kind = 'unique'), false) AS "unique!",
+               COALESCE(bool_or(m.kind = 'floating'), false) AS "floating!"
+        FROM release r JOIN tag_move m ON m.release_id = r.id
+        WHERE r.id = $1 GROUP BY r.id
         "#,
         release,
     )
@@ -108,50 +124,54 @@ async fn lock(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
     Ok(Standing {
         id: release,
         phase: rows::phase(&row.phase)?,
-        priority: row.priority,
         cancelled: row.cancelled,
         failing: row.failing_reason.as_deref().map(rows::reason).transpose()?,
         message: row.message,
+        unfinished: row.unfinished,
+        good: row.good,
+        unique: row.unique,
+        floating: row.floating,
     })
 }
 
-/// Whether every tag that this phase was to settle is where it should be.
-async fn phase_is_good(conn: &mut PgConnection, standing: &Standing) -> Result<bool, Fault> {
-    let Some(kind) = standing.phase.job().and_then(JobKind::tags) else {
-        return Ok(true);
-    };
-    Ok(sqlx::query_scalar!(
-        r#"
-        SELECT NOT EXISTS (SELECT FROM tag_move
-                           WHERE release_id = $1 AND kind = $2
-                             AND state NOT IN ('MOVED', 'UNCHANGED')) AS "good!"
-        "#,
-        standing.id,
-        kind.as_str(),
-    )
-    .fetch_one(conn)
-    .await?)
-}
-
-/// The targets that have work in a phase of tags.
-async fn publications_with(
+/// Opens a phase: one job for each target that has tags of the kind.
+async fn open(
     conn: &mut PgConnection,
-    release: Uuid,
+    standing: &Standing,
+    phase: Phase,
     kind: JobKind,
-) -> Result<Vec<(Uuid, JobKind)>, Fault> {
-    let ids = sqlx::query_scalar!(
+) -> Result<(), Fault> {
+    sqlx::query!(
         r#"
-        SELECT p.id FROM publication p
-        WHERE p.release_id = $1
-          AND EXISTS (SELECT FROM tag_move m WHERE m.publication_id = p.id AND m.kind = $2)
+        WITH opened AS (UPDATE release SET phase = $2 WHERE id = $1 RETURNING id, priority)
+        INSERT INTO job (release_id, publication_id, kind, priority)
+        SELECT opened.id, p.id, $3, opened.priority
+        FROM opened JOIN publication p ON p.release_id = opened.id
+        WHERE EXISTS (SELECT FROM tag_move m WHERE m.publication_id = p.id AND m.kind = $3)
         ORDER BY p.ordinal
         "#,
-        release,
+        standing.id,
+        phase.as_str(),
         kind.as_str(),
     )
-    .fetch_all(conn)
+    .execute(conn)
     .await?;
-    Ok(ids.into_iter().map(|id| (id, kind)).collect())
+    Ok(())
+}
+
+/// Ends a release all of whose tags are where they should be.
+async fn succeed(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
+    sqlx::query!(
+        r#"
+        WITH targets AS (UPDATE publication SET state = 'SUCCEEDED' WHERE release_id = $1)
+        UPDATE release SET state = 'SUCCEEDED', phase = 'done', ended_at = colophon_now()
+        WHERE id = $1 AND state IN ('QUEUED', 'RUNNING')
+        "#,
+        release,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Ends the release: tags whose turn never came are said to be so, every publication gets its

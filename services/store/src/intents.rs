@@ -125,16 +125,13 @@ impl Store {
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
         let state = HeadState { moved_ticket: head.moved_ticket };
         let decision = decide(step.kind, &step.wanted, observed, step.ticket, state);
-        if head.tag_seq != tag_seq
-            || decision != Decision::Move
-            || is_blocked(&mut tx, &step.repository, &step.tag).await?
-        {
+        // Opening or closing an intent writes an entry: at the same number there is still none.
+        if head.tag_seq != tag_seq || decision != Decision::Move {
             return Ok(Begun::Stale);
         }
         head.observe(self, &mut tx, observed).await?;
         let draft = step.draft(Some(&step.wanted));
-        let id = head.append(self, &mut tx, Kind::Intent, Purpose::Publish, draft).await?;
-        head.save(&mut tx, None).await?;
+        let id = head.append(self, &mut tx, Kind::Intent, Purpose::Publish, draft, None).await?;
         open(&mut tx, step, id, observed, window, grace).await?;
         tx.commit().await?;
         Ok(Begun::Intent(Intent { id, old: observed.cloned() }))
@@ -188,24 +185,6 @@ pub(crate) async fn fence(conn: &mut PgConnection, lease: Lease) -> Result<(), F
 
 pub(crate) fn lease_lost() -> Failure {
     Failure::new(Reason::LeaseLost, "the lease on the job is somebody else's now")
-}
-
-async fn is_blocked(
-    conn: &mut PgConnection,
-    repository: &Repository,
-    tag: &Tag,
-) -> Result<bool, Fault> {
-    Ok(sqlx::query_scalar!(
-        r#"
-        SELECT EXISTS (SELECT FROM open_intent
-                       WHERE registry = $1 AND repository = $2 AND tag = $3) AS "blocked!"
-        "#,
-        repository.registry().as_str(),
-        repository.name(),
-        tag.as_str(),
-    )
-    .fetch_one(conn)
-    .await?)
 }
 
 async fn open(

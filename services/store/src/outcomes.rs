@@ -88,16 +88,14 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         fence(&mut tx, step.lease).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
-        close(&mut tx, intent.id, 0).await?;
+        close(&mut tx, intent.id, 0, &step.repository, &step.tag).await?;
         let draft = Draft {
             intent: Some(intent.id),
             reason_code: reason_code(settled, refusal),
             ..step.draft(observed)
         };
-        head.append(self, &mut tx, kind, Purpose::Publish, draft).await?;
-        head.observe(self, &mut tx, observed).await?;
-        head.save(&mut tx, step.ticket.filter(|_| settled == Settled::Applied)).await?;
-        wake(&mut tx, &step.repository, &step.tag).await?;
+        let ticket = step.ticket.filter(|_| settled == Settled::Applied);
+        head.append(self, &mut tx, kind, Purpose::Publish, draft, ticket).await?;
         let verdict = verdict(settled, refusal);
         settle(&mut tx, step.tag_move, &verdict, observed).await?;
         let outcome = self.after_tag(&mut tx, step, &verdict).await?;
@@ -134,7 +132,7 @@ impl Store {
         let message;
         let verdict = if let Decision::Leave(reason) = decision {
             message = leave_message(reason, step, observed);
-            head.save(&mut tx, None).await?;
+            head.touch(&mut tx).await?;
             let state = match reason {
                 Reason::Superseded => TagMoveState::Superseded,
                 _ => TagMoveState::Refused,
@@ -142,17 +140,10 @@ impl Store {
             Verdict { state, reason: Some(reason), message: &message }
         } else {
             let draft = step.draft(observed);
-            head.append(self, &mut tx, Kind::Unchanged, Purpose::Publish, draft).await?;
-            head.save(&mut tx, step.ticket).await?;
+            head.append(self, &mut tx, Kind::Unchanged, Purpose::Publish, draft, step.ticket)
+                .await?;
             Verdict { state: TagMoveState::Unchanged, reason: None, message: "" }
         };
-        sqlx::query!(
-            "UPDATE tag_move SET old_digest = $2 WHERE id = $1",
-            step.tag_move,
-            observed.map(Digest::as_str),
-        )
-        .execute(&mut *tx)
-        .await?;
         settle(&mut tx, step.tag_move, &verdict, observed).await?;
         let outcome = self.after_tag(&mut tx, step, &verdict).await?;
         tx.commit().await?;
@@ -269,33 +260,34 @@ fn leave_message(reason: Reason, step: &Move, observed: Option<&Digest>) -> Stri
     }
 }
 
-/// Closes an intent in the name of its holder; whoever was replaced finds nothing to close.
-pub(crate) async fn close(conn: &mut PgConnection, intent: Uuid, epoch: i32) -> Result<(), Fault> {
-    let done =
-        sqlx::query!("DELETE FROM open_intent WHERE intent_id = $1 AND epoch = $2", intent, epoch,)
-            .execute(conn)
-            .await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(lease_lost().into()) }
-}
-
-/// Makes jobs claimable that waited for this reference.
-pub(crate) async fn wake(
+/// Closes an intent in the name of its holder and makes jobs claimable that waited for the
+/// reference; whoever was replaced finds nothing to close.
+pub(crate) async fn close(
     conn: &mut PgConnection,
+    intent: Uuid,
+    epoch: i32,
     repository: &Repository,
     tag: &Tag,
 ) -> Result<(), Fault> {
-    // Not at the price of waiting for a job that somebody is claiming: the poll will find it.
-    sqlx::query!(
+    // A job that somebody is claiming is not waited for: the poll will find it.
+    let closed = sqlx::query_scalar!(
         r#"
-        UPDATE job SET run_at = colophon_now(), blocked_on = NULL
-        WHERE id IN (SELECT id FROM job WHERE blocked_on = $1 AND state = 'queued'
-                     FOR UPDATE SKIP LOCKED)
+        WITH closed AS (
+            DELETE FROM open_intent WHERE intent_id = $1 AND epoch = $2 RETURNING intent_id
+        ), woken AS (
+            UPDATE job SET run_at = colophon_now(), blocked_on = NULL
+            WHERE id IN (SELECT id FROM job WHERE blocked_on = $3 AND state = 'queued'
+                         FOR UPDATE SKIP LOCKED)
+        )
+        SELECT EXISTS (SELECT FROM closed) AS "closed!"
         "#,
+        intent,
+        epoch,
         blocked_on(repository, tag),
     )
-    .execute(conn)
+    .fetch_one(conn)
     .await?;
-    Ok(())
+    if closed { Ok(()) } else { Err(lease_lost().into()) }
 }
 
 /// The text by which a job says which reference it waits for.
@@ -313,6 +305,7 @@ pub(crate) async fn settle(
     sqlx::query!(
         r#"
         UPDATE tag_move SET state = $2, reason_code = $3, message = $4,
+               old_digest = CASE WHEN state = 'PENDING' THEN $5 ELSE old_digest END,
                new_digest = COALESCE($5, new_digest),
                ended_at = CASE WHEN $6 THEN colophon_now() END
         WHERE id = $1

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     Settled, Store,
     append::{Author, Draft, LockedHead},
-    outcomes::{Verdict, close, conflict, reason_code, settle, wake},
+    outcomes::{Verdict, close, conflict, reason_code, settle},
     rows,
     tx::{self, Fault},
 };
@@ -134,7 +134,7 @@ impl Store {
         };
         let mut tx = self.pool.begin().await?;
         let mut head = LockedHead::lock(&mut tx, &due.repository, &due.tag).await?;
-        close(&mut tx, due.id, due.epoch).await?;
+        close(&mut tx, due.id, due.epoch, &due.repository, &due.tag).await?;
         let window = settled != Settled::NotApplied;
         let draft = Draft {
             new: observed,
@@ -145,11 +145,9 @@ impl Store {
             reason_code: reason_code(settled, None),
             author: Some(&due.author),
         };
-        head.append(self, &mut tx, kind, Purpose::Publish, draft).await?;
-        head.observe(self, &mut tx, observed).await?;
-        head.save(&mut tx, due.ticket.filter(|_| settled == Settled::Applied)).await?;
+        let ticket = due.ticket.filter(|_| settled == Settled::Applied);
+        head.append(self, &mut tx, kind, Purpose::Publish, draft, ticket).await?;
         settle(&mut tx, due.tag_move, &verdict, observed).await?;
-        wake(&mut tx, &due.repository, &due.tag).await?;
         self.wake_owner(&mut tx, due.tag_move).await?;
         tx.commit().await?;
         Ok(settled)

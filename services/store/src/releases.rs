@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use colophon_domain::{
-    AttemptView, CopyTotals, PublicationView, ReleaseQuery, ReleaseState, ReleaseView,
-    RepositoryPattern, Result, TagMoveView, Visibility,
+    AttemptView, CopyTotals, Failure, PublicationView, Reason, ReleaseQuery, ReleaseState,
+    ReleaseView, RepositoryPattern, Result, TagMoveView, Visibility,
 };
 use uuid::Uuid;
 
@@ -31,6 +31,14 @@ impl Store {
         let Some(mut view) = self.views(&[id]).await?.pop() else { return Ok(None) };
         view.attempts = self.attempts(id).await?;
         Ok(Some(view))
+    }
+
+    /// A release that its own caller asked for, without its attempts.
+    pub async fn accepted(&self, id: Uuid) -> Result<ReleaseView> {
+        self.views(&[id])
+            .await?
+            .pop()
+            .ok_or_else(|| Failure::new(Reason::Internal, "an accepted release cannot be read"))
     }
 
     /// A page of releases, newest first, without their attempts.
