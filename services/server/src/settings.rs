@@ -35,7 +35,9 @@ pub struct ConnectionLimits {
     pub most: usize,
     /// So many HTTP/2 streams are open at once on one connection.
     pub streams: u32,
-    /// A client that has not sent its first byte or an HTTP/1 header by then is dropped.
+    /// A client that has not sent its first byte or an HTTP/1 header by then is dropped; also one
+    /// that keeps its connection for a next request. More than the idle time of the load balancer
+    /// in front, or that one sends into connections which have just been closed.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     /// Connections that are still open so long after the stop are dropped.
@@ -48,7 +50,7 @@ impl Default for ConnectionLimits {
         Self {
             most: 4_096,
             streams: 256,
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(75),
             grace: Duration::from_secs(20),
         }
     }

@@ -1,15 +1,20 @@
 //! Bodies of the REST face: messages of the contract as JSON (the proto3 mapping), both ways.
 
 use axum::{
-    body::{self, Body},
+    body::Body,
     extract::{FromRequest, Request},
     response::{IntoResponse, Response},
 };
 use colophon_domain::{Failure, Reason};
+use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{refusal::Refusal, settings::MESSAGE_LIMIT_BYTES};
+
+/// A body that is too large is read on and thrown away up to here, because a client that still
+/// writes when the connection closes often never sees the answer.
+const DRAIN_LIMIT_BYTES: u64 = 8 << 20;
 
 /// A request's body, read as a message.
 pub(super) struct Message<T>(pub(super) T);
@@ -27,15 +32,31 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Message<T> {
             .headers()
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > MESSAGE_LIMIT_BYTES as u64) {
+        if announced.is_some_and(|length| length > DRAIN_LIMIT_BYTES) {
             return Err(too_large());
         }
-        // What else may fail here is the client going away, and then nobody reads the answer.
-        let bytes = body::to_bytes(request.into_body(), MESSAGE_LIMIT_BYTES)
-            .await
-            .map_err(|_| too_large())?;
+        let bytes = collect(request.into_body()).await?;
         read(&bytes).map(Self).map_err(Into::into)
     }
+}
+
+/// Reads the whole body, and keeps at most the limit of it.
+async fn collect(body: Body) -> Result<Vec<u8>, Refusal> {
+    let (mut bytes, mut seen) = (Vec::new(), 0_u64);
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        // The client went away in the middle, or broke the framing.
+        let piece = piece.map_err(|_| {
+            Failure::new(Reason::InvalidArgument, "the body ended before it was complete")
+        })?;
+        seen = seen.saturating_add(piece.len() as u64);
+        if seen <= MESSAGE_LIMIT_BYTES as u64 {
+            bytes.extend_from_slice(&piece);
+        } else if seen > DRAIN_LIMIT_BYTES {
+            break;
+        }
+    }
+    if seen > MESSAGE_LIMIT_BYTES as u64 { Err(too_large()) } else { Ok(bytes) }
 }
 
 fn too_large() -> Refusal {

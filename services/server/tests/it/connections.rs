@@ -38,9 +38,10 @@ async fn a_client_that_says_nothing_or_too_little_is_dropped() {
     let limits =
         ConnectionLimits { header_timeout: Duration::from_millis(50), ..Default::default() };
     let server = limited(Fake::default(), limits).await;
-    for begin in [&b""[..], b"GET /healthz HTTP/1.1\r\nhost: a\r\n"] {
+    let (partial, whole) = ("GET /healthz HTTP/1.1\r\nhost: a\r\n", "\r\n");
+    for begin in [String::new(), partial.into(), format!("{partial}{whole}")] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(begin).await.unwrap();
+        stream.write_all(begin.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
         let read = tokio::time::timeout(LONG, stream.read_to_end(&mut rest)).await;
         read.expect("the connection is still open").unwrap();

@@ -164,6 +164,12 @@ impl Releases for Fake {
 /// A clock that the test sets.
 pub struct TestClock(Mutex<OffsetDateTime>);
 
+impl Default for TestClock {
+    fn default() -> Self {
+        Self(Mutex::new(NOW))
+    }
+}
+
 impl TestClock {
     pub fn set(&self, time: OffsetDateTime) {
         *self.0.lock().unwrap() = time;
@@ -176,7 +182,7 @@ impl Clock for TestClock {
     }
 }
 
-pub fn callers() -> Callers {
+fn callers() -> Callers {
     let entry = |name: &str, token: &str, expires_at: Option<&str>, grants| CallerConfig {
         name: name.into(),
         token_sha256: hex::encode(Sha256::digest(token)),
@@ -196,6 +202,12 @@ pub fn callers() -> Callers {
     .unwrap()
 }
 
+/// The router around an engine, with the log of the whole test process collected.
+pub fn router(fake: Arc<Fake>, clock: Arc<TestClock>, settings: ServerSettings) -> axum::Router {
+    crate::logs::collect();
+    colophon_server::router(fake, callers(), clock, settings)
+}
+
 /// A running server; dropping it stops it.
 pub struct Server {
     pub address: SocketAddr,
@@ -212,8 +224,8 @@ impl Server {
 
     pub async fn with(fake: Fake, settings: ServerSettings, limits: ConnectionLimits) -> Self {
         let fake = Arc::new(fake);
-        let clock = Arc::new(TestClock(Mutex::new(NOW)));
-        let router = colophon_server::router(fake.clone(), callers(), clock.clone(), settings);
+        let clock = Arc::new(TestClock::default());
+        let router = router(fake.clone(), clock.clone(), settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

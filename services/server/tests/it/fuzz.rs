@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use axum::{Router, body::Body, extract::Request};
-use colophon_domain::SystemClock;
 use colophon_server::ServerSettings;
 use http::header::CONTENT_TYPE;
 use proptest::prelude::*;
 use tower::ServiceExt as _;
 
-use crate::fake::{CI, Fake, callers, uuid};
+use crate::fake::{self, CI, uuid};
 
 fn router() -> Router {
-    let clock = Arc::new(SystemClock);
-    colophon_server::router(Arc::new(Fake::default()), callers(), clock, ServerSettings::default())
+    fake::router(Arc::default(), Arc::default(), ServerSettings::default())
 }
 
 /// Sends the request and checks the answer's form.
