@@ -124,6 +124,9 @@ impl<'de> Deserialize<'de> for RegistrySection {
     }
 }
 
+/// Which credential serves which repositories, for each registry.
+pub(crate) type RulesByHost = HashMap<RegistryHost, Vec<CredentialRule>>;
+
 /// `[log]`
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -169,9 +172,7 @@ impl Config {
     }
 
     /// The registries, and the credential rules of each.
-    pub(crate) fn take_registries(
-        &mut self,
-    ) -> Result<(Vec<RegistryConfig>, HashMap<RegistryHost, Vec<CredentialRule>>)> {
+    pub(crate) fn take_registries(&mut self) -> Result<(Vec<RegistryConfig>, RulesByHost)> {
         let mut configs = Vec::new();
         let mut rules = HashMap::new();
         for section in std::mem::take(&mut self.registries) {

@@ -211,9 +211,10 @@ impl World {
 
     async fn copy(&mut self, job: Claimed) -> Result<Option<Worker>> {
         let away = Failure::new(Reason::RegistryUnavailable, "away").retry(Retry::Backoff);
-        if self.chance(5) {
+        let (broken, refused) = (self.chance(5), self.chance(5));
+        if broken {
             self.base.store.retry(job.lease, &away, Duration::from_secs(1)).await?;
-        } else if self.chance(5) {
+        } else if refused {
             self.base.store.give_up(&job, &Failure::new(Reason::RegistryDenied, "no")).await?;
         } else {
             self.base.store.finish_copy(&job, &CopyTotals::default()).await?;
@@ -287,9 +288,10 @@ impl World {
             self.base.store.wait(job.lease, "unknown", key, WINDOW + GRACE).await?;
             return Ok(None);
         }
-        let refusal = if self.chance(5) {
+        let (refused, slowed) = (self.chance(5), self.chance(5));
+        let refusal = if refused {
             Some(Failure::new(Reason::RegistryDenied, "no"))
-        } else if self.chance(5) {
+        } else if slowed {
             Some(Failure::new(Reason::RateLimited, "slow").retry(Retry::Backoff))
         } else {
             self.delivered.push(intent.id);
