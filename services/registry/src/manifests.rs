@@ -63,7 +63,7 @@ impl From<CallError> for PutError {
 impl Session {
     /// What a tag or digest stands for, by HEAD, which registries count less than a GET;
     /// `None` if there is no such manifest or repository. A registry that answers HEAD without
-    /// the digest, or with 404 or 405, is asked by GET.
+    /// the digest, or with 404, 405 or the like, is asked by GET.
     ///
     /// # Errors
     /// `REGISTRY_*`, `RATE_LIMITED` and the like; never because of a 404.
@@ -81,8 +81,9 @@ impl Session {
         let asked = call.asked.clone();
         let response = self.follow(call).await?;
         match response.status() {
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
             status if status.is_success() => {}
+            // Whatever speaks against it, only the answer to a GET has a body that says so.
+            status if status.is_client_error() => return Ok(None),
             _ => return Err(self.refusal(response, &asked).await.into_failure(&asked)),
         }
         let headers = response.headers();

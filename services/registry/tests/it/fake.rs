@@ -1,0 +1,268 @@
+//! A registry in memory, with a hook that answers in its place and a record of all requests.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use colophon_domain::{Digest, RegistryHost, Repository};
+use colophon_registry::{Manifest, RegistryConfig};
+use http::{HeaderMap, Method, StatusCode, header};
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// A request as it came.
+#[derive(Clone)]
+pub struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    /// `None` if the body broke off.
+    pub body: Option<Bytes>,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    pub fn authorization(&self) -> &str {
+        self.header("authorization")
+    }
+
+    pub fn is(&self, method: &str, part: &str) -> bool {
+        self.method.as_str() == method && self.path.contains(part)
+    }
+
+    /// A value of the query, decoded.
+    pub fn query(&self, name: &str) -> Vec<String> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| value.into_owned())
+            .collect()
+    }
+}
+
+type Hook = Box<dyn Fn(&Seen) -> Option<Response> + Send + Sync>;
+
+#[derive(Default)]
+struct Inner {
+    seen: Vec<Seen>,
+    blobs: HashMap<(String, String), Bytes>,
+    manifests: HashMap<(String, String), (String, Bytes)>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    hook: Mutex<Option<Hook>>,
+}
+
+/// The registry; it ends when dropped.
+pub struct Fake {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Fake {
+    pub async fn start() -> Self {
+        Self::start_on("127.0.0.1").await
+    }
+
+    /// On another address of the loopback network.
+    pub async fn start_on(address: &str) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared =
+            Arc::new(Shared { inner: Mutex::new(Inner::default()), hook: Mutex::new(None) });
+        let router = Router::new().fallback(handle).with_state(Arc::clone(&shared));
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, shared, task }
+    }
+
+    pub fn host(&self) -> RegistryHost {
+        self.address.to_string().parse().unwrap()
+    }
+
+    pub fn repository(&self, name: &str) -> Repository {
+        Repository::parse(&format!("{}/{name}", self.address)).unwrap()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn config(&self) -> RegistryConfig {
+        RegistryConfig { plain_http: true, ..RegistryConfig::new(self.host()) }
+    }
+
+    /// Answers in the registry's place where it returns something.
+    pub fn hook(&self, hook: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) {
+        *self.shared.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.inner.lock().unwrap().seen.clone()
+    }
+
+    /// Requests with this method and part of a path.
+    pub fn count(&self, method: &str, part: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.is(method, part)).count()
+    }
+
+    pub fn add_blob(&self, name: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256(bytes);
+        self.add_blob_as(name, &digest, bytes);
+        digest
+    }
+
+    pub fn add_blob_as(&self, name: &str, digest: &Digest, bytes: &[u8]) {
+        let key = (name.to_owned(), digest.to_string());
+        self.shared.inner.lock().unwrap().blobs.insert(key, Bytes::copy_from_slice(bytes));
+    }
+
+    pub fn add_manifest(&self, name: &str, reference: &str, manifest: &Manifest) {
+        let mut inner = self.shared.inner.lock().unwrap();
+        for reference in [reference, manifest.digest.as_str()] {
+            let value = (manifest.media_type.clone(), manifest.bytes.clone());
+            inner.manifests.insert((name.to_owned(), reference.to_owned()), value);
+        }
+    }
+
+    /// Loses all content.
+    pub fn forget(&self) {
+        let mut inner = self.shared.inner.lock().unwrap();
+        inner.blobs.clear();
+        inner.manifests.clear();
+    }
+
+    pub fn blob(&self, name: &str, digest: &Digest) -> Option<Bytes> {
+        let key = (name.to_owned(), digest.to_string());
+        self.shared.inner.lock().unwrap().blobs.get(&key).cloned()
+    }
+
+    pub fn manifest(&self, name: &str, reference: &str) -> Option<(String, Bytes)> {
+        let key = (name.to_owned(), reference.to_owned());
+        self.shared.inner.lock().unwrap().manifests.get(&key).cloned()
+    }
+}
+
+async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let seen = Seen {
+        method: parts.method,
+        path: parts.uri.path().to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        headers: parts.headers,
+        body: axum::body::to_bytes(body, usize::MAX).await.ok(),
+    };
+    shared.inner.lock().unwrap().seen.push(seen.clone());
+    let hooked = shared.hook.lock().unwrap().as_ref().and_then(|hook| hook(&seen));
+    hooked.unwrap_or_else(|| answer(&mut shared.inner.lock().unwrap(), &seen))
+}
+
+fn answer(inner: &mut Inner, seen: &Seen) -> Response {
+    let Some(rest) = seen.path.strip_prefix("/v2/") else { return status(404) };
+    if let Some((name, reference)) = rest.split_once("/manifests/") {
+        return manifests(inner, seen, name, reference);
+    }
+    match rest.split_once("/blobs/") {
+        Some((name, "uploads/")) => Response::builder()
+            .status(202)
+            .header("location", format!("/v2/{name}/blobs/uploads/{}?state=x", inner.seen.len()))
+            .body(Body::empty())
+            .unwrap(),
+        Some((name, upload)) if upload.starts_with("uploads/") => uploaded(inner, seen, name),
+        Some((name, digest)) => blobs(inner, seen, name, digest),
+        None => status(404),
+    }
+}
+
+fn manifests(inner: &mut Inner, seen: &Seen, name: &str, reference: &str) -> Response {
+    let key = (name.to_owned(), reference.to_owned());
+    if seen.method == Method::PUT {
+        let bytes = seen.body.clone().unwrap_or_default();
+        let digest = Digest::sha256(&bytes);
+        let value = (seen.header("content-type").to_owned(), bytes);
+        inner.manifests.insert(key, value.clone());
+        inner.manifests.insert((name.to_owned(), digest.to_string()), value);
+        return with(201, &[("docker-content-digest", digest.as_str())], Bytes::new());
+    }
+    match inner.manifests.get(&key) {
+        Some((kind, bytes)) => {
+            let digest = Digest::sha256(bytes);
+            let headers =
+                [("content-type", kind.as_str()), ("docker-content-digest", digest.as_str())];
+            with(200, &headers, bytes.clone())
+        }
+        None => error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+    }
+}
+
+fn blobs(inner: &Inner, seen: &Seen, name: &str, digest: &str) -> Response {
+    match inner.blobs.get(&(name.to_owned(), digest.to_owned())) {
+        Some(bytes) => ranged(seen, bytes),
+        None => error(404, "BLOB_UNKNOWN", "blob unknown"),
+    }
+}
+
+/// The bytes, or those of the range that is asked for.
+pub fn ranged(seen: &Seen, bytes: &Bytes) -> Response {
+    let start = seen
+        .header("range")
+        .strip_prefix("bytes=")
+        .and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
+    match start {
+        Some(start) => {
+            let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+            with(206, &[("content-range", &range)], bytes.slice(start..))
+        }
+        None => with(200, &[], bytes.clone()),
+    }
+}
+
+fn uploaded(inner: &mut Inner, seen: &Seen, name: &str) -> Response {
+    if seen.method == Method::DELETE {
+        return status(204);
+    }
+    let digest = seen.query("digest").pop().unwrap_or_default();
+    match &seen.body {
+        Some(bytes) if digest.parse::<Digest>().unwrap().matches(bytes) => {
+            inner.blobs.insert((name.to_owned(), digest.clone()), bytes.clone());
+            with(201, &[("docker-content-digest", &digest)], Bytes::new())
+        }
+        _ => error(400, "DIGEST_INVALID", "provided digest did not match uploaded content"),
+    }
+}
+
+pub fn status(code: u16) -> Response {
+    StatusCode::from_u16(code).unwrap().into_response()
+}
+
+pub fn with(code: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
+    let mut response = Response::builder().status(code);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(body.into()).unwrap()
+}
+
+/// The distribution specification's envelope.
+pub fn error(code: u16, name: &str, message: &str) -> Response {
+    let body = serde_json::json!({"errors": [{"code": name, "message": message}]});
+    with(code, &[(header::CONTENT_TYPE.as_str(), "application/json")], body.to_string())
+}

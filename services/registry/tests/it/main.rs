@@ -1,0 +1,21 @@
+//! The client against scripted fakes, which show what each row of the table of known registry
+//! behaviours is about, and against real registries where those show it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "the helpers of a test may panic like the test itself"
+)]
+
+mod authorization;
+mod copying;
+mod fake;
+mod locations;
+mod mounts;
+mod pauses;
+mod puts;
+mod reading;
+mod real;
+mod support;
+mod tls;
+mod transfers;

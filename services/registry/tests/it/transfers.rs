@@ -1,0 +1,201 @@
+//! Blobs on their way: broken off and resumed, garbled, too long, too short, refused.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use colophon_domain::{Digest, Reason, Result};
+use colophon_registry::Manifest;
+
+use crate::{
+    copying::pair,
+    fake::{Fake, Seen, status, with},
+    support::{copy, descriptor, image},
+};
+
+const SIZE: usize = 3_000_000;
+
+fn content() -> Bytes {
+    (0..SIZE).map(|number| u8::try_from(number * 7 % 251).unwrap()).collect::<Vec<u8>>().into()
+}
+
+/// An image of one large blob.
+fn large(source: &Fake) -> (Digest, Manifest) {
+    let digest = source.add_blob("a/src", &content());
+    let image = image(&[descriptor("c", &digest, SIZE)]);
+    source.add_manifest("a/src", "v1", &image);
+    (digest, image)
+}
+
+/// An answer that announces all of `bytes` from `start` and breaks off after `length`.
+fn broken(bytes: &Bytes, start: usize, length: usize, range: bool) -> Response {
+    let piece = bytes.slice(start..(start + length).min(bytes.len()));
+    let pieces = vec![Ok(piece), Err(std::io::Error::other("the cable was pulled"))];
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let length = (bytes.len() - start).to_string();
+    let place = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+    if range {
+        with(206, &[("content-length", &length), ("content-range", &place)], body)
+    } else {
+        with(200, &[("content-length", &length)], body)
+    }
+}
+
+fn start_of(seen: &Seen) -> Option<usize> {
+    seen.header("range").strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_goes_on_where_it_was() {
+    let (source, target, from, to) = pair().await;
+    let (digest, image) = large(&source);
+    source.hook(|seen| {
+        if !seen.is("GET", "/blobs/") {
+            return None;
+        }
+        match start_of(seen) {
+            None => Some(broken(&content(), 0, 1_000_000, false)),
+            Some(start) if start < 1_500_000 => Some(broken(&content(), start, 900_000, true)),
+            Some(_) => None,
+        }
+    });
+    let totals = copy(&from, &to, &image.digest).await.unwrap();
+    assert_eq!((totals.blobs_copied, totals.bytes_copied), (1, i64::try_from(SIZE).unwrap()));
+    assert_eq!(target.blob("a/dst", &digest).unwrap(), content());
+    let starts: Vec<_> =
+        source.seen().iter().filter(|seen| seen.is("GET", "/blobs/")).map(start_of).collect();
+    assert!(starts.len() >= 3 && starts[1..].is_sorted() && starts[1] > Some(0), "{starts:?}");
+    assert_eq!(target.count("PUT", "/uploads/"), 1, "the upload never noticed");
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_ranges_is_read_again_from_the_start() {
+    let (source, target, from, to) = pair().await;
+    let (digest, image) = large(&source);
+    source.hook(|seen| {
+        seen.is("GET", "/blobs/").then(|| match start_of(seen) {
+            None => broken(&content(), 0, 1_000_000, false),
+            Some(_) => with(200, &[], content()),
+        })
+    });
+    copy(&from, &to, &image.digest).await.unwrap();
+    assert_eq!(target.blob("a/dst", &digest).unwrap(), content());
+}
+
+#[tokio::test]
+async fn a_range_beyond_what_was_asked_is_refused() {
+    let (source, _target, from, to) = pair().await;
+    let (_, image) = large(&source);
+    source.hook(|seen| {
+        seen.is("GET", "/blobs/").then(|| match start_of(seen) {
+            None => broken(&content(), 0, 1_000_000, false),
+            Some(start) => broken(&content(), start + 1, SIZE, true),
+        })
+    });
+    let failure = copy(&from, &to, &image.digest).await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::RegistryProtocol);
+}
+
+/// Copies from a source that serves `served` in the blob's place; says whether any upload was
+/// ever completed with all of its announced bytes.
+async fn garbled(
+    serve: impl Fn(usize) -> Response + Send + Sync + 'static,
+) -> (Result<()>, bool, usize) {
+    let (source, target, from, to) = pair().await;
+    let (_, image) = large(&source);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    source.hook(move |seen| {
+        seen.is("GET", "/blobs/").then(|| serve(count.fetch_add(1, Ordering::SeqCst)))
+    });
+    let outcome = copy(&from, &to, &image.digest).await.map(drop);
+    let complete = target.seen().iter().any(|seen| {
+        seen.is("PUT", "/uploads/") && seen.body.as_ref().is_some_and(|body| body.len() == SIZE)
+    });
+    (outcome, complete, asked.load(Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_wrong_blob_is_read_twice_and_never_completed() {
+    let (outcome, complete, asked) = garbled(|_| {
+        let mut bytes = content().to_vec();
+        bytes[SIZE / 2] ^= 1;
+        with(200, &[], bytes)
+    })
+    .await;
+    assert_eq!(outcome.unwrap_err().reason(), Reason::DigestMismatch);
+    assert!(!complete, "the last bytes were held back");
+    assert_eq!(asked, 2);
+}
+
+#[tokio::test]
+async fn a_blob_garbled_once_is_copied_in_the_end() {
+    let (outcome, complete, asked) = garbled(|number| {
+        let mut bytes = content().to_vec();
+        if number == 0 {
+            bytes[0] ^= 1;
+        }
+        with(200, &[], bytes)
+    })
+    .await;
+    outcome.unwrap();
+    assert!(complete);
+    assert_eq!(asked, 2);
+}
+
+#[tokio::test]
+async fn too_long_or_too_short_is_a_mismatch() {
+    for announced in [true, false] {
+        for size in [SIZE + 1, SIZE - 1] {
+            let (outcome, complete, _) = garbled(move |_| {
+                let bytes =
+                    Bytes::from(content().iter().copied().cycle().take(size).collect::<Vec<_>>());
+                if announced {
+                    with(200, &[], bytes)
+                } else {
+                    let once = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes)]);
+                    with(200, &[], Body::from_stream(once))
+                }
+            })
+            .await;
+            let reason = outcome.unwrap_err().reason();
+            // Without a length a short answer looks like one that broke off.
+            let broke_off = !announced && size < SIZE && reason == Reason::RegistryUnavailable;
+            assert!(reason == Reason::DigestMismatch || broke_off, "{announced} {size} {reason}");
+            assert!(!complete);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_is_cancelled_and_tried_again() {
+    let (source, target, from, to) = pair().await;
+    let (digest, image) = large(&source);
+    let asked = AtomicUsize::new(0);
+    target.hook(move |seen| {
+        (seen.is("PUT", "/uploads/") && asked.fetch_add(1, Ordering::SeqCst) == 0)
+            .then(|| status(500))
+    });
+    copy(&from, &to, &image.digest).await.unwrap();
+    assert_eq!(target.blob("a/dst", &digest).unwrap(), content());
+    assert_eq!(target.count("POST", "/uploads/"), 2);
+    // The DELETE is sent beside the second attempt, by a task of its own.
+    while target.count("DELETE", "/uploads/") == 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn another_digest_after_the_upload_is_a_mismatch() {
+    let (source, target, from, to) = pair().await;
+    let (_, image) = large(&source);
+    target.hook(|seen| {
+        let other = Digest::sha256(b"other").to_string();
+        seen.is("PUT", "/uploads/").then(|| with(201, &[("docker-content-digest", &other)], ""))
+    });
+    let failure = copy(&from, &to, &image.digest).await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::DigestMismatch);
+}
