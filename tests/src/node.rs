@@ -1,0 +1,96 @@
+//! One process of Colophon's service, which dies with the test.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use colophon_testkit::{
+    launcher::process::{Process, Signal},
+    wait,
+};
+
+use crate::PATIENCE;
+
+/// A running `colophond`.
+pub struct Node {
+    process: Process,
+    address: Option<String>,
+}
+
+impl Node {
+    pub(crate) async fn start(
+        role: &str,
+        config: &Path,
+        folder: &Path,
+        environment: &[(String, String)],
+    ) -> Result<Self> {
+        let log = folder.join("log");
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let arguments = [Path::new("-c"), config, Path::new(role)];
+        let mut process = wait::start("colophond", arguments, &environment, &log).await?;
+        let address = if role == "work" {
+            // A worker serves nothing; it says when it begins.
+            process.until_log("working on the queue", PATIENCE).await?;
+            None
+        } else {
+            let file = address_file(folder);
+            let written = async || std::fs::read_to_string(&file).ok();
+            Some(process.until("at its address", PATIENCE, written).await?)
+        };
+        Ok(Self { process, address })
+    }
+
+    /// `127.0.0.1:port` of gRPC and REST, of a node that serves.
+    ///
+    /// # Panics
+    /// For a worker.
+    #[expect(clippy::expect_used, reason = "a test that asks a worker for its address is wrong")]
+    pub fn address(&self) -> &str {
+        self.address.as_deref().expect("a worker has no address")
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The file that holds what it writes.
+    pub fn log_path(&self) -> &Path {
+        self.process.log_path()
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops it where it is (SIGSTOP), until [`go_on`](Self::go_on).
+    pub fn freeze(&mut self) -> Result<()> {
+        Ok(self.process.signal(Signal::STOP)?)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn go_on(&mut self) -> Result<()> {
+        Ok(self.process.signal(Signal::CONT)?)
+    }
+
+    /// Ends it in order (SIGTERM).
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.stop(Signal::TERM, PATIENCE).await?;
+        Ok(())
+    }
+
+    /// The process, for what the methods here do not cover.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+pub(crate) fn address_file(folder: &Path) -> PathBuf {
+    folder.join("address")
+}
