@@ -20,8 +20,12 @@ pub(crate) fn start(section: &LogSection) -> Result<()> {
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // For the whole subscriber, not for the one layer: a library that asks whether a line would be
+    // logged leaves its answer behind in a layer's own filter, and our next line gets lost.
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter_fn(may_be_logged)).with_filter(filter))
+        .with(filter)
+        .with(filter_fn(may_be_logged))
+        .with(lines)
         .try_init()
         .context("logging was started twice")
 }
