@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use colophon_domain::RegistryHost;
 use colophon_engine::WorkSettings;
 use colophon_registry::RegistryConfig;
-use colophon_server::{CallerConfig, ServerSettings};
+use colophon_server::{CallerConfig, ConnectionLimits, ServerSettings};
 use colophon_vault::{CredentialRule, VaultConfig};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
@@ -50,8 +50,10 @@ pub(crate) struct ServerSection {
     pub(crate) listen: SocketAddr,
     /// A file to which the address is written once it is known (for port 0).
     pub(crate) address_file: Option<PathBuf>,
-    /// Limits of requests.
+    /// Limits of calls.
     pub(crate) limits: ServerSettings,
+    /// Limits of connections.
+    pub(crate) connections: ConnectionLimits,
 }
 
 impl Default for ServerSection {
@@ -60,6 +62,7 @@ impl Default for ServerSection {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             address_file: None,
             limits: ServerSettings::default(),
+            connections: ConnectionLimits::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use colophon_domain::{
 };
 use colophon_engine::{Engine, Worker};
 use colophon_registry::Registries;
-use colophon_server::{Callers, ServerSettings};
+use colophon_server::{Callers, ConnectionLimits, ServerSettings};
 use colophon_store::Store;
 use colophon_vault::Vault;
 use secrecy::ExposeSecret;
@@ -29,6 +29,7 @@ pub(crate) struct Parts {
     listen: std::net::SocketAddr,
     address_file: Option<PathBuf>,
     limits: ServerSettings,
+    connections: ConnectionLimits,
 }
 
 impl Parts {
@@ -58,6 +59,7 @@ impl Parts {
             listen: config.server.listen,
             address_file: config.server.address_file,
             limits: config.server.limits,
+            connections: config.server.connections,
         })
     }
 
@@ -88,10 +90,12 @@ impl Parts {
                 self.limits,
             );
             tracing::info!(%address, "serving gRPC and REST");
-            let token = shutdown.clone();
+            let (token, limits) = (shutdown.clone(), self.connections);
             tasks.spawn(async move {
                 let until = async move { token.cancelled().await };
-                colophon_server::serve(listener, router, until).await.context("the server ended")
+                colophon_server::serve_within(limits, listener, router, until)
+                    .await
+                    .context("the server ended")
             });
             let (engine, token) = (self.engine.clone(), shutdown.clone());
             tasks.spawn(async move {
