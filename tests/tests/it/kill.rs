@@ -1,31 +1,200 @@
-//! A worker is killed at every step of a release; another one finishes it.
+//! What the tests have in common that kill, stop and cut off workers: a world with an API, two
+//! registries and some workers, and the ways to bring a worker to a point and hold it there.
+//!
+//! Nothing in the service helps with this. A worker is held by the proxy before its registry, or
+//! by a row of the database that the test has locked.
 
-use colophon_testkit::image::ImageSpec;
-use colophon_tests::{SiteOptions, World};
+use std::time::Duration;
 
-#[tokio::test]
-async fn first() {
-    let mut world = World::new().await.unwrap();
-    let staging = world.site(SiteOptions::default()).await.unwrap();
-    let target = world.site(SiteOptions::proxied()).await.unwrap();
-    let api = world.serve().await.unwrap();
-    let _worker = world.work().await.unwrap();
-    let client = world.client(&api).unwrap();
-    let image = staging.push(&ImageSpec::tiny("one"), "app", "v1").await.unwrap();
-    let id = client
-        .publish(
-            &staging.reference("app", "v1"),
-            &[(&target.repository("app"), &["1.0.0"], &["1"])],
-        )
-        .await
-        .unwrap();
-    let ended = client
-        .wait_end_for(&id, std::time::Duration::from_secs(5))
-        .await
-        .unwrap_or_else(|e| panic!("{e}\n{}\n{}", api.log(), _worker.log()));
-    assert_eq!(ended["state"], "RELEASE_STATE_SUCCEEDED", "{ended:#}");
-    assert_eq!(target.inspect("app", "1").await.unwrap(), image.digest());
-    assert_eq!(client.moves(&target.reference("app", "1")).await.unwrap().len(), 2);
-    let out = world.cli(&api, &["release", &id]).await.unwrap();
-    assert_eq!(out.code, Some(0), "{out:?}");
+use colophon_testkit::{image::ImageSpec, wait::wait_until};
+use colophon_tests::{Client, Node, PATIENCE, Site, SiteOptions, World};
+use serde_json::Value;
+use sqlx::{PgConnection, Postgres, Transaction};
+
+/// Short times; a PUT has a second, so that a test can do something meanwhile.
+pub(crate) const TIMES: &str = "lease = \"2s\"\nput_timeout = \"1s\"\ngrace = \"500ms\"\n\
+                                poll_interval = \"50ms\"\nbackoff_min = \"50ms\"\n\
+                                backoff_max = \"500ms\"\nconsistency_window = \"500ms\"\n\
+                                max_attempts = 30\n";
+
+/// A world at work.
+pub(crate) struct Crew {
+    pub(crate) world: World,
+    pub(crate) api: Node,
+    pub(crate) client: Client,
+    pub(crate) source: Site,
+    pub(crate) target: Site,
+    pub(crate) workers: Vec<Node>,
+    /// Those that were killed, for their last words.
+    dead: Vec<Node>,
+}
+
+impl Crew {
+    pub(crate) async fn new(workers: usize) -> Self {
+        Self::on(World::new().await.unwrap(), workers).await
+    }
+
+    pub(crate) async fn on(mut world: World, workers: usize) -> Self {
+        TIMES.clone_into(&mut world.worker);
+        let source = world.site(SiteOptions::proxied()).await.unwrap();
+        let target = world.site(SiteOptions::proxied()).await.unwrap();
+        let api = world.serve().await.unwrap();
+        let client = world.client(&api).unwrap();
+        let mut crew = Self { world, api, client, source, target, workers: Vec::new(), dead: Vec::new() };
+        for _ in 0..workers {
+            crew.hire().await;
+        }
+        crew
+    }
+
+    /// One more worker.
+    pub(crate) async fn hire(&mut self) {
+        self.workers.push(self.world.work().await.unwrap());
+    }
+
+    /// Pushes an image to the source and returns its reference by digest: accepting a release of
+    /// it needs no network.
+    pub(crate) async fn image(&self, spec: &ImageSpec, repository: &str) -> String {
+        let image = self.source.push(spec, repository, "v1").await.unwrap();
+        format!("{}@{}", self.source.repository(repository), image.digest())
+    }
+
+    /// Publishes to the target, returns the release's id.
+    pub(crate) async fn publish(
+        &self,
+        source: &str,
+        repository: &str,
+        unique: &[&str],
+        floating: &[&str],
+    ) -> String {
+        let target = self.target.repository(repository);
+        self.client.publish(source, &[(&target, unique, floating)]).await.unwrap()
+    }
+
+    /// Publishes and waits until all tags are there.
+    pub(crate) async fn publish_well(
+        &self,
+        source: &str,
+        repository: &str,
+        unique: &[&str],
+        floating: &[&str],
+    ) {
+        let id = self.publish(source, repository, unique, floating).await;
+        self.succeeds(&id).await;
+    }
+
+    pub(crate) async fn succeeds(&self, id: &str) -> Value {
+        let ended = self.client.wait_end(id).await;
+        let ended = ended.unwrap_or_else(|error| panic!("{error}\n{}", self.logs()));
+        assert_eq!(ended["state"], "RELEASE_STATE_SUCCEEDED", "{ended:#}\n{}", self.logs());
+        ended
+    }
+
+    /// The index of the worker that holds the release's job of this kind.
+    pub(crate) async fn holder(&self, release: &str, kind: &str) -> usize {
+        let held = async || {
+            let worker: Option<String> = sqlx::query_scalar(
+                "SELECT worker FROM job
+                 WHERE release_id = $1::uuid AND kind = $2 AND state = 'running'",
+            )
+            .bind(release)
+            .bind(kind)
+            .fetch_optional(self.world.database().pool())
+            .await
+            .unwrap();
+            let pid: u32 = worker?.rsplit('/').next()?.parse().ok()?;
+            self.workers.iter().position(|node| node.id() == pid)
+        };
+        wait_until("a worker holds the job", PATIENCE, held).await.unwrap()
+    }
+
+    /// Kills the worker that holds the job.
+    pub(crate) async fn kill_holder(&mut self, release: &str, kind: &str) {
+        let index = self.holder(release, kind).await;
+        let mut node = self.workers.swap_remove(index);
+        node.kill();
+        self.dead.push(node);
+    }
+
+    /// Waits until one of Colophon's connections waits for a lock that the test holds.
+    pub(crate) async fn somebody_waits_for(&self, lock: &mut Lock) {
+        let pid: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(lock.held()).await.unwrap();
+        let waits = async || {
+            let waiting: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM pg_stat_activity
+                                WHERE datname = current_database()
+                                  AND $1 = ANY (pg_blocking_pids(pid)))",
+            )
+            .bind(pid)
+            .fetch_one(self.world.database().pool())
+            .await
+            .unwrap();
+            waiting.then_some(())
+        };
+        wait_until("a worker waits for the lock", PATIENCE, waits).await.unwrap();
+    }
+
+    /// Locks a tag's head, which every transaction about the tag needs.
+    pub(crate) async fn lock_head(&self, repository: &str, tag: &str) -> Lock {
+        let mut held = self.world.database().pool().begin().await.unwrap();
+        sqlx::query("SELECT FROM tag_head WHERE repository = $1 AND tag = $2 FOR UPDATE")
+            .bind(repository)
+            .bind(tag)
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        Lock(held)
+    }
+
+    /// Locks a release, which the end of each of its jobs needs.
+    pub(crate) async fn lock_release(&self, release: &str) -> Lock {
+        let mut held = self.world.database().pool().begin().await.unwrap();
+        sqlx::query("SELECT FROM release WHERE id = $1::uuid FOR UPDATE")
+            .bind(release)
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        Lock(held)
+    }
+
+    /// Waits until the reconciler has given the tag's open intent an outcome.
+    pub(crate) async fn intent_is_closed(&self, repository: &str, tag: &str) {
+        let closed = async || {
+            let open: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM open_intent WHERE repository = $1 AND tag = $2)",
+            )
+            .bind(repository)
+            .bind(tag)
+            .fetch_one(self.world.database().pool())
+            .await
+            .unwrap();
+            (!open).then_some(())
+        };
+        wait_until("the intent has an outcome", PATIENCE, closed).await.unwrap();
+    }
+
+    /// What all workers wrote, for a test that fails.
+    pub(crate) fn logs(&self) -> String {
+        let log = |node: &Node| format!("--- {}\n{}", node.id(), node.log());
+        self.dead.iter().chain(&self.workers).map(log).collect()
+    }
+}
+
+/// A row that the test has locked.
+pub(crate) struct Lock(Transaction<'static, Postgres>);
+
+impl Lock {
+    fn held(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+
+    pub(crate) async fn release(self) {
+        self.0.rollback().await.unwrap();
+    }
+}
+
+/// Seconds for a table.
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{:.1}", time.as_secs_f64())
 }
