@@ -1,0 +1,97 @@
+//! `make bench`: what Colophon costs, beside peers and raw limits measured in the same run on the
+//! same parts. Prints one table; ratios survive a change of machine, absolute figures do not.
+
+mod copy;
+mod moves;
+mod raw;
+mod retag;
+mod rig;
+mod stats;
+mod table;
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::{rig::Rig, table::Table};
+
+/// Measures Colophon beside peers.
+#[derive(Parser)]
+struct Args {
+    /// What to measure; everything if nothing is named
+    what: Vec<What>,
+    /// Retags one after the other
+    #[arg(long, default_value_t = 200)]
+    retags: usize,
+    /// Releases that move tags at the same time
+    #[arg(long, default_value_t = 150)]
+    releases: usize,
+    /// Floating tags of each of them
+    #[arg(long, default_value_t = 8)]
+    tags: usize,
+    /// Copies by each tool, taking turns
+    #[arg(long, default_value_t = 3)]
+    pairs: usize,
+    /// Megabytes of one of the 8 layers that are copied
+    #[arg(long, default_value_t = 100)]
+    layer_mb: u64,
+    /// Also print which statements PostgreSQL ran, how often and for how long
+    #[arg(long)]
+    statements: bool,
+    /// A log filter for colophond
+    #[arg(long, default_value = "warn")]
+    log: String,
+}
+
+/// One of the measurements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum What {
+    /// From the request to SUCCEEDED, on an idle service
+    Retag,
+    /// Tag moves each second beside raw PUTs
+    Moves,
+    /// A big image beside skopeo and crane
+    Copy,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = tokio::select! {
+        result = run(Args::parse()) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            table::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let mut what: BTreeSet<What> = args.what.iter().copied().collect();
+    if what.is_empty() {
+        what = [What::Retag, What::Moves, What::Copy].into();
+    }
+    let copies = if what.contains(&What::Copy) { args.pairs + 1 } else { 0 };
+    let mut rig = Rig::start(copies, args.statements, &args.log).await?;
+    let mut table = Table::default();
+    for one in what {
+        let measured = match one {
+            What::Retag => retag::measure(&rig, args.retags, &mut table).await,
+            What::Moves => moves::measure(&mut rig, args.releases, args.tags, &mut table).await,
+            What::Copy => copy::measure(&mut rig, args.pairs, args.layer_mb, &mut table).await,
+        };
+        measured.with_context(|| format!("measuring {one:?}; colophond's log:\n{}", rig.log()))?;
+        if args.statements {
+            table::say(&rig.statements(&format!("{one:?}")).await?);
+        }
+    }
+    for (name, peak) in rig.peaks()? {
+        table.row(&format!("peak memory, {name}"), &format!("{peak:.1} MiB"), "", "", "<= 96 MiB");
+    }
+    table::say(&table.to_string());
+    rig.stop().await
+}
