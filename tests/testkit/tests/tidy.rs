@@ -32,8 +32,7 @@ const FLOORS: [(&str, u8); 11] = [
 ];
 
 /// Floors hold for what ships; these are the tests' own and stand above all.
-const ABOVE: [&str; 4] =
-    ["colophon-testkit", "colophon-tests", "colophon-demo", "colophon-bench"];
+const ABOVE: [&str; 4] = ["colophon-testkit", "colophon-tests", "colophon-demo", "colophon-bench"];
 
 /// The one use within a floor: the ledger's entries speak of the domain's digests and references.
 const NEIGHBOURS: [(&str, &str); 1] = [("colophon-ledger", "colophon-domain")];
