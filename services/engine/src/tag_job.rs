@@ -5,7 +5,7 @@ use colophon_domain::{Access, Failure, Reason, Result, Retry};
 use colophon_store::{Claimed, Outcome};
 use futures_util::future::join_all;
 
-use crate::{Engine, lease::Keeper, tag_move::TagEnd, worker::End};
+use crate::{Engine, copy_job::expired, lease::Keeper, tag_move::TagEnd, worker::End};
 
 /// Tags of one job that are moved at once.
 const TAGS_AT_ONCE: usize = 4;
@@ -16,6 +16,11 @@ impl Engine {
         if steps.is_empty() {
             self.store.complete(job).await?;
             return Ok(End::Done);
+        }
+        // Looked at here too, and not only with each intent: a job that waits for Vault or for a
+        // registry never comes that far.
+        if job.late {
+            return Err(expired());
         }
         let session = self.registries.session(&job.repository, Access::Push)?;
         let mut ends = Vec::with_capacity(steps.len());

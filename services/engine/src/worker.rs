@@ -223,9 +223,12 @@ impl Engine {
                 self.store.retry(job.lease, &failure, pause).await
             }
             (_, Retry::Backoff) => {
-                self.or_wait(job, self.store.give_up(job, &exhausted(Some(&failure))).await?).await
+                let verdict = exhausted(Some(&failure));
+                self.or_wait(job, self.store.give_up(job, &failure, &verdict).await?).await
             }
-            (_, Retry::Never) => self.or_wait(job, self.store.give_up(job, &failure).await?).await,
+            (_, Retry::Never) => {
+                self.or_wait(job, self.store.give_up(job, &failure, &failure).await?).await
+            }
         }
     }
 

@@ -75,8 +75,14 @@ impl Store {
         .await
     }
 
-    /// Gives a job up: what is left of its tags fails, and the release with it.
-    pub async fn give_up(&self, job: &Claimed, failure: &Failure) -> Result<GaveUp> {
+    /// Gives a job up: what is left of its tags fails, and the release with it. `failure` is how
+    /// the last attempt ended, `verdict` why there is no further one.
+    pub async fn give_up(
+        &self,
+        job: &Claimed,
+        failure: &Failure,
+        verdict: &Failure,
+    ) -> Result<GaveUp> {
         tx::run("give_up", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
@@ -84,7 +90,7 @@ impl Store {
                 return Ok(GaveUp::NotYet);
             }
             record_attempt(&mut tx, job.lease, failure).await?;
-            fan_in::doom(&mut tx, job.publication, job.kind, failure, &shown(failure)).await?;
+            fan_in::doom(&mut tx, job.publication, job.kind, verdict, &shown(verdict)).await?;
             fan_in::end(&mut tx, job.lease.job, "failed").await?;
             tx.commit().await?;
             Ok(GaveUp::Yes)

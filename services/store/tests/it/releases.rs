@@ -97,7 +97,7 @@ async fn a_lost_lease_changes_nothing() {
     assert_eq!(base.store.renew(old.lease, LEASE).await.unwrap(), Renewed::Lost);
     lost(base.store.finish_copy(&old, &CopyTotals::default()).await.unwrap_err());
     let failure = Failure::new(Reason::RegistryDenied, "no");
-    lost(base.store.give_up(&old, &failure).await.unwrap_err());
+    lost(base.store.give_up(&old, &failure, &failure).await.unwrap_err());
     lost(base.store.retry(old.lease, &failure, Duration::ZERO).await.unwrap_err());
     lost(base.store.stop(&old).await.unwrap_err());
     base.store.wait(old.lease, "nothing", None, Duration::ZERO).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_copy_that_is_given_up_fails_the_release_and_stops_the_others() {
     .await;
     let jobs = base.claim(2).await;
     let failure = Failure::new(Reason::RegistryDenied, "no").remedy("ask");
-    assert_eq!(base.store.give_up(&jobs[0], &failure).await.unwrap(), GaveUp::Yes);
+    assert_eq!(base.store.give_up(&jobs[0], &failure, &failure).await.unwrap(), GaveUp::Yes);
     assert_eq!(base.text(STATE).await.unwrap(), "RUNNING");
     assert!(base.claim(5).await.is_empty(), "the third copy is not begun any more");
     assert_eq!(base.store.renew(jobs[1].lease, LEASE).await.unwrap(), Renewed::Stop);
@@ -205,7 +205,7 @@ async fn a_late_release_begins_nothing() {
     let second = Duration::from_secs(1);
     let refusal = base.store.begin_move(&step, 0, None, second, second).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Expired);
-    assert_eq!(base.store.give_up(&job, &refusal).await.unwrap(), GaveUp::Yes);
+    assert_eq!(base.store.give_up(&job, &refusal, &refusal).await.unwrap(), GaveUp::Yes);
     assert_eq!(base.text("SELECT state_reason FROM release").await.unwrap(), "EXPIRED");
 }
 

@@ -215,7 +215,8 @@ impl World {
         if broken {
             self.base.store.retry(job.lease, &away, Duration::from_secs(1)).await?;
         } else if refused {
-            self.base.store.give_up(&job, &Failure::new(Reason::RegistryDenied, "no")).await?;
+            let no = Failure::new(Reason::RegistryDenied, "no");
+            self.base.store.give_up(&job, &no, &no).await?;
         } else {
             self.base.store.finish_copy(&job, &CopyTotals::default()).await?;
         }
