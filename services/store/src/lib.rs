@@ -41,6 +41,11 @@ pub use wake::Wakeups;
 /// A connection that was not used for so long is asked before it is used again.
 const RESTED: Duration = Duration::from_millis(500);
 
+/// Between two statements of a transaction there is no waiting for anything. A process that
+/// stands still there (stopped, swapped out, cut off) must not keep its locks: nobody could take
+/// its job over or publish to its tags.
+const PATIENCE_WITHIN_TRANSACTIONS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -66,6 +71,12 @@ impl Store {
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(5))
             .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    sqlx::query(PATIENCE_WITHIN_TRANSACTIONS).execute(connection).await?;
+                    Ok(())
+                })
+            })
             .before_acquire(|connection, state| {
                 Box::pin(async move {
                     // One that was in use a moment ago is not asked, which saves a round trip;

@@ -62,9 +62,10 @@ pub(crate) fn lost(error: sqlx::Error) -> Failure {
         .and_then(sqlx::error::DatabaseError::code)
         .map(|code| code.to_string());
     let refused = match (&error, code.as_deref()) {
-        // 57: operator intervention, 53: out of resources, 08: connection, 55P03: lock timeout.
+        // 57: operator intervention, 53: out of resources, 08: connection, 55P03: lock timeout,
+        // 25P03: this process stood still within a transaction.
         (sqlx::Error::Database(_), Some(code)) => {
-            !["57", "53", "08", "55", "40"].iter().any(|class| code.starts_with(class))
+            !["57", "53", "08", "55", "40", "25P03"].iter().any(|class| code.starts_with(class))
         }
         (
             sqlx::Error::ColumnDecode { .. }
