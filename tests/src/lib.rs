@@ -40,4 +40,4 @@ use std::time::Duration;
 
 /// How long something may take that should come true soon. Machines are slow at times; what
 /// comes true is seen at once.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);

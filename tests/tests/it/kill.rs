@@ -40,7 +40,8 @@ impl Crew {
         let target = world.site(SiteOptions::proxied()).await.unwrap();
         let api = world.serve().await.unwrap();
         let client = world.client(&api).unwrap();
-        let mut crew = Self { world, api, client, source, target, workers: Vec::new(), dead: Vec::new() };
+        let mut crew =
+            Self { world, api, client, source, target, workers: Vec::new(), dead: Vec::new() };
         for _ in 0..workers {
             crew.hire().await;
         }
@@ -155,6 +156,24 @@ impl Crew {
             .execute(&mut *held)
             .await
             .unwrap();
+        Lock(held)
+    }
+
+    /// Stops every transaction that inserts into the table a row that meets the condition (of
+    /// `NEW`), while it commits: with the lock it commits, whether its client lives or not.
+    pub(crate) async fn stop_commits(&self, table: &str, condition: &str) -> Lock {
+        let pool = self.world.database().pool();
+        let trigger = format!(
+            "CREATE OR REPLACE FUNCTION stop_commits() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
+             DROP TRIGGER IF EXISTS stop_commits ON {table};
+             CREATE CONSTRAINT TRIGGER stop_commits AFTER INSERT ON {table}
+                 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ({condition})
+                 EXECUTE FUNCTION stop_commits()"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(trigger)).execute(pool).await.unwrap();
+        let mut held = pool.begin().await.unwrap();
+        sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *held).await.unwrap();
         Lock(held)
     }
 

@@ -97,7 +97,8 @@ struct Row {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_that_dies_at_any_step_is_replaced() {
     let rows = tokio::join!(phase(Phase::Copy), phase(Phase::Unique), phase(Phase::Floating));
-    let mut table = String::from("\nkilled at               | to the end, s | entries of the tag\n");
+    let mut table =
+        String::from("\nkilled at               | to the end, s | entries of the tag\n");
     for row in rows.0.iter().chain(&rows.1).chain(&rows.2) {
         let point = format!("{} {:?}", row.phase.kind(), row.point);
         writeln!(table, "{point:<24}| {:>13} | {}", seconds(row.took), row.story).unwrap();
@@ -149,9 +150,9 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
 
     let story = ledger_check::story(&crew.world, &crew.target, &repository, phase.tag()).await;
     let words = story.words();
-    let own = words.trim_start_matches("baseline ").trim_start_matches(
-        if phase == Phase::Floating { "intent confirmed " } else { "" },
-    );
+    let own = words
+        .trim_start_matches("baseline ")
+        .trim_start_matches(if phase == Phase::Floating { "intent confirmed " } else { "" });
     assert!(expected(phase, point).contains(&own), "{repository}: {words}\n{}", crew.logs());
     crew.target.proxy().clear();
     Row { phase, point, took, story: own.to_owned() }
@@ -252,7 +253,9 @@ async fn reach_in_move(
 }
 
 /// The tag `1` is the beginning of the tag `1.0.0`.
-fn ends_with(tag: &str) -> impl Fn(&colophon_testkit::proxy::Exchange) -> bool + Send + Sync + use<> {
+fn ends_with(
+    tag: &str,
+) -> impl Fn(&colophon_testkit::proxy::Exchange) -> bool + Send + Sync + use<> {
     let end = format!("/{tag}");
     move |exchange| exchange.path.ends_with(&end)
 }

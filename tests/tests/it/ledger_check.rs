@@ -60,11 +60,8 @@ async fn everything_ended(pool: &PgPool) {
         assert_eq!(left, 0, "{what}");
     };
     count("releases without an end", "SELECT count(*) FROM release WHERE ended_at IS NULL").await;
-    count(
-        "jobs without an end",
-        "SELECT count(*) FROM job WHERE state IN ('queued', 'running')",
-    )
-    .await;
+    count("jobs without an end", "SELECT count(*) FROM job WHERE state IN ('queued', 'running')")
+        .await;
     count("tags without an end", "SELECT count(*) FROM tag_move WHERE ended_at IS NULL").await;
     count("open intents", "SELECT count(*) FROM open_intent").await;
     count(
@@ -160,11 +157,10 @@ async fn every_put_has_its_intent(
     intents: &[f64],
 ) {
     let here = Instant::now();
-    let there: f64 =
-        sqlx::query_scalar("SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8")
-            .fetch_one(pool)
-            .await
-            .unwrap();
+    let there: f64 = sqlx::query_scalar("SELECT EXTRACT(EPOCH FROM clock_timestamp())::float8")
+        .fetch_one(pool)
+        .await
+        .unwrap();
     let mut free = intents.to_vec();
     let mut puts = tag_puts(site, &reference.1, &reference.2);
     puts.sort_by_key(|put| put.arrived);

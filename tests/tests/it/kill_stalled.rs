@@ -1,0 +1,204 @@
+//! Workers that are stopped past their leases and go on afterwards, and PUTs that are under way
+//! for longer than anybody waits: what leases alone cannot prevent.
+
+use colophon_testkit::{
+    image::ImageSpec,
+    proxy::{Action, Fault, Rule},
+    wait::wait_until,
+};
+use colophon_tests::PATIENCE;
+use http::Method;
+
+use crate::{
+    kill::{Crew, TIMES},
+    ledger_check,
+};
+
+/// A crew whose target has the tag `app:1` at an old image, and a new image in the source.
+async fn scene(workers: usize, setting: &str) -> (Crew, String) {
+    let mut crew = Crew::new(0).await;
+    crew.world.worker = TIMES.to_owned();
+    if let Some((name, _)) = setting.split_once(" = ") {
+        let others = TIMES.lines().filter(|line| !line.starts_with(&format!("{name} ")));
+        crew.world.worker = others.chain([setting]).collect::<Vec<_>>().join("\n");
+    }
+    for _ in 0..workers {
+        crew.hire().await;
+    }
+    let old = crew.image(&ImageSpec::tiny("old"), "app").await;
+    crew.publish_well(&old, "app", &[], &["1"]).await;
+    let new = crew.image(&ImageSpec::tiny("new"), "app").await;
+    (crew, new)
+}
+
+fn put(crew: &Crew, action: Action) -> Fault {
+    let rule = Rule::new(action).method(Method::PUT).path("/v2/app/manifests/1");
+    crew.target.proxy().add(rule)
+}
+
+fn puts(crew: &Crew) -> usize {
+    ledger_check::tag_puts(&crew.target, "app", "1").len()
+}
+
+async fn words(crew: &Crew) -> String {
+    ledger_check::story(&crew.world, &crew.target, "app", "1").await.words()
+}
+
+async fn check(crew: &Crew) {
+    ledger_check::check(&crew.world, &crew.source, &[&crew.target]).await;
+}
+
+/// The worker that was stopped has seen that it is too late.
+async fn knows(crew: &mut Crew, index: usize, words: &str) {
+    crew.workers[index].process().until_log(words, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_over_the_answer_changes_nothing_when_it_wakes() {
+    let (mut crew, new) = scene(2, "").await;
+    let fault = put(&crew, Action::HoldAfter);
+    let release = crew.publish(&new, "app", &[], &["1"]).await;
+    fault.reached(PATIENCE).await.unwrap();
+    let sleeper = crew.holder(&release, "floating").await;
+    crew.workers[sleeper].freeze().unwrap();
+    crew.succeeds(&release).await;
+    let (before, sent) = (words(&crew).await, puts(&crew));
+    assert_eq!(before, "intent confirmed intent recovered");
+    fault.forward();
+    crew.workers[sleeper].go_on().unwrap();
+    knows(&mut crew, sleeper, "the lease was lost").await;
+    assert_eq!((words(&crew).await, puts(&crew)), (before, sent));
+    // It is as good a worker as before.
+    works_alone(&mut crew, sleeper).await;
+    check(&crew).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_over_its_deadline_sends_no_put() {
+    let (mut crew, new) = scene(2, "").await;
+    // The first transaction is stopped while it commits: the intent is there as soon as the test
+    // lets go, and the worker does not know it.
+    let mut stop = crew.stop_commits("open_intent", "true").await;
+    let release = crew.publish(&new, "app", &[], &["1"]).await;
+    crew.somebody_waits_for(&mut stop).await;
+    let sleeper = crew.holder(&release, "floating").await;
+    crew.workers[sleeper].freeze().unwrap();
+    stop.release().await;
+    crew.succeeds(&release).await;
+    let (before, sent) = (words(&crew).await, puts(&crew));
+    assert_eq!(before, "intent confirmed intent not_applied intent confirmed");
+    crew.workers[sleeper].go_on().unwrap();
+    works_alone(&mut crew, sleeper).await;
+    check(&crew).await;
+    assert!(words(&crew).await.starts_with(&before));
+    assert_eq!(puts(&crew), sent + 1, "only the PUT of the release that followed");
+}
+
+#[tokio::test]
+async fn a_worker_that_sleeps_within_a_transaction_does_not_keep_its_locks() {
+    let (mut crew, new) = scene(2, "").await;
+    let (release, sleeper) = asleep_in_a_transaction(&mut crew, &new).await;
+    crew.succeeds(&release).await;
+    assert_eq!(words(&crew).await, "intent confirmed intent confirmed");
+    crew.workers[sleeper].go_on().unwrap();
+    works_alone(&mut crew, sleeper).await;
+    check(&crew).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_loses_its_transaction_but_not_its_lease_tries_again() {
+    let (mut crew, new) = scene(1, "lease = \"40s\"").await;
+    let (release, sleeper) = asleep_in_a_transaction(&mut crew, &new).await;
+    let broken_off = async || {
+        let open: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                            AND state LIKE 'idle in transaction%')",
+        )
+        .fetch_one(crew.world.database().pool())
+        .await
+        .unwrap();
+        (!open).then_some(())
+    };
+    wait_until("the database breaks the transaction off", PATIENCE, broken_off).await.unwrap();
+    crew.workers[sleeper].go_on().unwrap();
+    crew.succeeds(&release).await;
+    assert_eq!(words(&crew).await, "intent confirmed intent confirmed");
+    check(&crew).await;
+}
+
+/// A worker stopped within its first transaction of a move.
+async fn asleep_in_a_transaction(crew: &mut Crew, source: &str) -> (String, usize) {
+    let look = Rule::new(Action::HoldAfter).method(Method::HEAD).path("/v2/app/manifests/1");
+    let look = crew.target.proxy().add(look);
+    let release = crew.publish(source, "app", &[], &["1"]).await;
+    look.reached(PATIENCE).await.unwrap();
+    let mut lock = crew.lock_head("app", "1").await;
+    look.forward();
+    crew.somebody_waits_for(&mut lock).await;
+    let sleeper = crew.holder(&release, "floating").await;
+    crew.workers[sleeper].freeze().unwrap();
+    lock.release().await;
+    (release, sleeper)
+}
+
+/// One more release of the same tag, with nobody else to work on it.
+async fn works_alone(crew: &mut Crew, index: usize) {
+    for (other, node) in crew.workers.iter_mut().enumerate() {
+        if other != index {
+            node.stop().await.unwrap();
+        }
+    }
+    let next = crew.image(&ImageSpec::tiny("next"), "app").await;
+    crew.publish_well(&next, "app", &["next"], &["1"]).await;
+}
+
+#[tokio::test]
+async fn a_put_that_lands_before_anybody_looks_is_recovered() {
+    // Long enough for the test to let the PUT go once it is given up.
+    let (crew, new) = scene(2, "grace = \"4s\"").await;
+    let fault = put(&crew, Action::HoldBefore);
+    let release = crew.publish(&new, "app", &[], &["1"]).await;
+    fault.reached(PATIENCE).await.unwrap();
+    tag_becomes(&crew, &release, "TAG_MOVE_STATE_UNKNOWN").await;
+    fault.forward();
+    let ended = crew.succeeds(&release).await;
+    assert_eq!(words(&crew).await, "intent confirmed intent recovered");
+    assert_eq!(ended["attempts"].as_array().unwrap().len(), 0, "waiting is no attempt: {ended:#}");
+    check(&crew).await;
+}
+
+#[tokio::test]
+async fn a_put_that_lands_long_after_is_found_and_said() {
+    let (crew, first) = scene(2, "").await;
+    let fault = put(&crew, Action::HoldBefore);
+    let release = crew.publish(&first, "app", &[], &["1"]).await;
+    fault.reached(PATIENCE).await.unwrap();
+    crew.succeeds(&release).await;
+    let before = "intent confirmed intent not_applied intent confirmed";
+    assert_eq!(words(&crew).await, before);
+    // Meanwhile the tag goes on to another image, and then the old PUT arrives after all.
+    let second = crew.image(&ImageSpec::tiny("second"), "app").await;
+    crew.publish_well(&second, "app", &[], &["1"]).await;
+    let peer = crew.target.peer().unwrap();
+    fault.forward();
+    let (_, first_digest) = first.split_once('@').unwrap();
+    let back = async || {
+        let served = peer.digest_of("app", "1").await.unwrap();
+        (served.as_deref() == Some(first_digest)).then_some(())
+    };
+    wait_until("the old PUT lands", PATIENCE, back).await.unwrap();
+    // The next one who looks says so, and the tag goes where it should be.
+    let ended = crew.publish(&second, "app", &[], &["1"]).await;
+    let ended = crew.succeeds(&ended).await;
+    assert_eq!(ended["publications"][0]["tags"][0]["oldDigest"], first_digest);
+    let told = format!("{before} intent confirmed drift intent confirmed");
+    assert_eq!(words(&crew).await, told);
+    check(&crew).await;
+}
+
+async fn tag_becomes(crew: &Crew, release: &str, state: &str) {
+    let seen = |release: &serde_json::Value| {
+        release["publications"][0]["tags"][0]["state"].as_str() == Some(state)
+    };
+    crew.client.wait_release(release, PATIENCE, seen).await.unwrap();
+}
