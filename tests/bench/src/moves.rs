@@ -3,15 +3,16 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use colophon_testkit::image::ImageSpec;
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{raw, rig::Rig, table::Table};
 
 /// Requests that are sent at the same time, and raw PUTs: as many as one worker's jobs.
 const AT_ONCE: usize = 16;
+const REPOSITORY: &str = "moves";
 
 pub(crate) async fn measure(
     rig: &mut Rig,
@@ -19,27 +20,24 @@ pub(crate) async fn measure(
     tags: usize,
     table: &mut Table,
 ) -> Result<()> {
-    let mut manifests = Vec::new();
-    for build in 0..4 {
-        let tag = format!("build-{build}");
-        rig.push(ImageSpec::tiny(format!("moves {build}")), "moves", &tag).await?;
-        manifests.push(raw::manifest(rig, "moves", &tag).await?);
+    rig.push(ImageSpec::tiny("moves"), REPOSITORY, "base").await?;
+    let base = raw::manifest(rig, REPOSITORY, "base").await?;
+    // Two builds of as many images as there are releases: the tags exist before they are moved.
+    let builds = [images(&base, "old", releases)?, images(&base, "new", releases)?];
+    for (build, images) in builds.iter().enumerate() {
+        raw::put_each(rig, REPOSITORY, images, |image| format!("build-{build}-{image}"), AT_ONCE)
+            .await?;
     }
-    // Each tag exists before it is measured, on both sides: what is measured are moves.
-    let total = releases * tags;
-    round(rig, "build-0", releases, tags).await?;
-    for (workers, build) in [(1, 1), (2, 2)] {
+    for workers in [1, 2] {
         if workers == 2 {
             rig.add_daemon("work").await?;
-            // Long enough a load for the second one to have started and warmed up.
-            round(rig, "build-0", releases, tags).await?;
         }
-        let mut limits = Vec::new();
-        limits.push(puts(rig, &manifests, total).await?);
-        let own = round(rig, &format!("build-{build}"), releases, tags).await?;
-        limits.push(puts(rig, &manifests, total).await?);
-        // One before and one after, so that a change of the machine's load meets both.
-        let limit = limits.iter().sum::<f64>() / 2.0;
+        // The first round also gives a second worker the time to start.
+        round(rig, 0, releases, tags).await?;
+        // Raw ones before and after, so that a change of the machine's load meets both.
+        let before = puts(rig, &builds, tags).await?;
+        let own = round(rig, 1, releases, tags).await?;
+        let limit = f64::midpoint(before, puts(rig, &builds, tags).await?);
         table.row(
             &format!("tag moves/s, {workers} worker(s), {tags} tags a release"),
             &format!("{own:.0}"),
@@ -51,24 +49,38 @@ pub(crate) async fn measure(
     Ok(())
 }
 
-/// Raw moves: the tags are there, at another digest, when the measured PUTs come.
-async fn puts(rig: &Rig, manifests: &[Vec<u8>], total: usize) -> Result<f64> {
+/// Images that differ in nothing but an annotation.
+fn images(base: &[u8], build: &str, count: usize) -> Result<Vec<Vec<u8>>> {
+    let mut manifest: Value = serde_json::from_slice(base)?;
+    let fields = manifest.as_object_mut().context("a manifest is an object")?;
+    let mut images = Vec::with_capacity(count);
+    for number in 0..count {
+        fields.insert("annotations".to_owned(), json!({ "build": format!("{build} {number}") }));
+        images.push(serde_json::to_vec(&fields)?);
+    }
+    Ok(images)
+}
+
+/// Raw moves: as many tags on as many images, at another digest before.
+async fn puts(rig: &Rig, builds: &[Vec<Vec<u8>>], tags: usize) -> Result<f64> {
     let mut last = 0.0;
-    for manifest in manifests.iter().take(2) {
-        last = raw::puts(rig, "moves", manifest, total, AT_ONCE).await?;
+    for images in builds {
+        let all: Vec<Vec<u8>> =
+            images.iter().flat_map(|image| std::iter::repeat_n(image.clone(), tags)).collect();
+        last = raw::put_each(rig, REPOSITORY, &all, |tag| format!("raw-{tag}"), AT_ONCE).await?;
     }
     Ok(last)
 }
 
-/// Moves every tag to the digest of `build`; from the first request to the last SUCCEEDED.
-async fn round(rig: &Rig, build: &str, releases: usize, tags: usize) -> Result<f64> {
-    let host = rig.source.host();
-    let host = host.as_str();
+/// Moves every tag to its image of `build`; from the first request to the last SUCCEEDED.
+async fn round(rig: &Rig, build: usize, releases: usize, tags: usize) -> Result<f64> {
+    let repository = format!("{}/{REPOSITORY}", rig.source.host());
+    let repository = repository.as_str();
     let publish = async |release: usize| {
         let floating: Vec<String> = (0..tags).map(|tag| format!("r{release}-{tag}")).collect();
         let request = json!({
-            "source": format!("{host}/moves:{build}"),
-            "targets": [{ "repository": format!("{host}/moves"), "floatingTags": floating }],
+            "source": format!("{repository}:build-{build}-{release}"),
+            "targets": [{ "repository": repository, "floatingTags": floating }],
         });
         rig.release(&request).await
     };

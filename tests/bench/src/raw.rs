@@ -74,28 +74,29 @@ pub(crate) async fn commits(pool: &PgPool, count: usize) -> Result<Sample> {
     Ok(Sample::new(durations))
 }
 
-/// PUTs of one manifest under many tags, so many at a time; how many each second.
-pub(crate) async fn puts(
+/// PUTs of manifests under the tags that `name` gives them, so many at a time; how many each
+/// second.
+pub(crate) async fn put_each(
     rig: &Rig,
     repository: &str,
-    manifest: &[u8],
-    tags: usize,
+    manifests: &[Vec<u8>],
+    name: impl Fn(usize) -> String,
     at_once: usize,
 ) -> Result<f64> {
     let base = format!("{}/v2/{repository}/manifests", rig.source.url());
-    let put = async |tag: usize| {
-        let url = format!("{base}/raw-{at_once}-{tag}");
-        let answer = call(&rig.client, Method::PUT, &url, Some(manifest.to_vec())).await?;
+    let put = async |(number, manifest): (usize, &Vec<u8>)| {
+        let url = format!("{base}/{}", name(number));
+        let answer = call(&rig.client, Method::PUT, &url, Some(manifest.clone())).await?;
         answer.bytes().await?;
         anyhow::Ok(())
     };
     let since = Instant::now();
-    let mut running = stream::iter(0..tags).map(put).buffer_unordered(at_once);
+    let mut running = stream::iter(manifests.iter().enumerate()).map(put).buffer_unordered(at_once);
     while let Some(result) = running.next().await {
         result?;
     }
     #[expect(clippy::cast_precision_loss, reason = "far fewer tags than 2^52")]
-    Ok(tags as f64 / since.elapsed().as_secs_f64())
+    Ok(manifests.len() as f64 / since.elapsed().as_secs_f64())
 }
 
 /// Every blob of a manifest straight from one registry into another, all at once and without a
