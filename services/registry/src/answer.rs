@@ -10,7 +10,7 @@ use http::StatusCode;
 use oci_client::errors::{OciEnvelope, OciErrorCode};
 use reqwest::Response;
 
-use crate::transport;
+use crate::{sent::Sent, transport};
 
 /// An error's body is read up to here.
 pub(crate) const ERROR_LIMIT: usize = 64 * 1024;
@@ -91,25 +91,20 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// Reads a refusal's body; one that cannot be read counts as empty. `secrets` are what the
-    /// request carried, in case the registry echoes it.
-    pub(crate) async fn read(
-        response: Response,
-        timeout: Duration,
-        secrets: &[&str],
-        asked: &Asked<'_>,
-    ) -> Self {
+    /// Reads a refusal's body; one that cannot be read counts as empty.
+    pub(crate) async fn read(mut response: Response, timeout: Duration, asked: &Asked<'_>) -> Self {
         let status = response.status();
+        let sent = response.extensions_mut().remove::<Sent>().unwrap_or_default();
         let body = read_start(response, timeout.min(Duration::from_secs(10))).await;
-        let refusal = Self::parse(status, &body, secrets);
+        let refusal = Self::parse(status, &body, &sent);
         tracing::debug!(
             registry = %asked.registry(), repository = asked.repository.name(),
-            status = status.as_u16(), text = refusal.text, "refused: {}", asked.what
+            what = %asked.what, status = status.as_u16(), text = refusal.text, "refused"
         );
         refusal
     }
 
-    fn parse(status: StatusCode, body: &[u8], secrets: &[&str]) -> Self {
+    fn parse(status: StatusCode, body: &[u8], sent: &Sent) -> Self {
         let (codes, text) = match serde_json::from_slice::<OciEnvelope>(body) {
             Ok(envelope) => {
                 let text: Vec<String> = envelope
@@ -121,7 +116,7 @@ impl Refusal {
             }
             Err(_) => (Vec::new(), String::from_utf8_lossy(body).into_owned()),
         };
-        Self { status, codes, text: shown(&text, secrets) }
+        Self { status, codes, text: shown(&text, sent) }
     }
 
     pub(crate) fn has(&self, code: &OciErrorCode) -> bool {
@@ -216,8 +211,8 @@ fn code_text(code: &OciErrorCode) -> String {
 
 /// A registry's words, fit to be shown: one line, short, without the queries of URLs (they may
 /// be signed) and not at all if they repeat a secret.
-pub(crate) fn shown(text: &str, secrets: &[&str]) -> String {
-    if secrets.iter().any(|secret| !secret.is_empty() && text.contains(secret)) {
+pub(crate) fn shown(text: &str, sent: &Sent) -> String {
+    if sent.is_in(text) {
         return "(the answer repeats a secret and is not shown)".to_owned();
     }
     let text = text.get(..4 * SHOWN).unwrap_or(text);
@@ -241,7 +236,10 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, body: &str) -> Refusal {
-        Refusal::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &["ghp_secret"])
+        {
+            let sent = Sent::of(None, Some(&"ghp_secret".into()));
+            Refusal::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &sent)
+        }
     }
 
     fn reason(status: u16, body: &str) -> Reason {
@@ -280,6 +278,6 @@ mod tests {
         assert!(shown_text.chars().count() <= SHOWN);
         let echo = refusal(400, "you sent ghp_secret");
         assert!(!echo.words().contains("ghp_secret"));
-        assert_eq!(shown(&"\u{20ac}".repeat(900), &[]).chars().count(), SHOWN);
+        assert_eq!(shown(&"\u{20ac}".repeat(900), &Sent::default()).chars().count(), SHOWN);
     }
 }

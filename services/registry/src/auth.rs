@@ -16,6 +16,7 @@ use crate::{
     challenge::{Challenge, challenges},
     hint,
     scope::Scopes,
+    sent::Sent,
     session::Session,
     token::{self, Key, NoToken},
 };
@@ -156,7 +157,8 @@ impl<'a> Turn<'a> {
     pub(crate) async fn refused(&mut self, response: Response, asked: &Asked<'_>) -> Result<()> {
         let host = &self.session.host;
         let challenges = challenges(response.headers());
-        let refusal = self.read_refusal(response, asked).await;
+        let timeout = host.config.request_timeout;
+        let refusal = Refusal::read(response, timeout, asked).await;
         let unauthorized = refusal.status == StatusCode::UNAUTHORIZED;
         // Some registries say 403 for a tag that must not move; no other credential helps.
         if asked.writes && refusal.says_immutable() {
@@ -200,15 +202,13 @@ impl<'a> Turn<'a> {
         Err(self.refusal(refusal.status, &refusal.words(), insufficient, asked))
     }
 
-    async fn read_refusal(&self, response: Response, asked: &Asked<'_>) -> Refusal {
-        let mut secrets = Vec::new();
-        if let Some(credential) = &self.credential {
-            secrets.push(credential.token.expose_secret());
+    /// What the last request carried; to be kept with its answer.
+    pub(crate) fn sent(&self) -> Sent {
+        match &self.shown {
+            Shown::Nothing => Sent::default(),
+            Shown::Basic => Sent::of(self.credential.as_ref(), None),
+            Shown::Token { value, .. } => Sent::of(self.credential.as_ref(), Some(value)),
         }
-        if let Shown::Token { value, .. } = &self.shown {
-            secrets.push(value.expose_secret());
-        }
-        Refusal::read(response, self.session.host.config.request_timeout, &secrets, asked).await
     }
 
     /// Asks once for a credential that is newer than the one that was refused.

@@ -191,9 +191,10 @@ impl Session {
         let patience = Instant::now() + self.host.config.request_timeout;
         let limit = call.deadline.map_or(patience, |deadline| deadline.min(patience));
         match timeout_at(limit, request.send()).await {
-            Ok(Ok(response)) => {
+            Ok(Ok(mut response)) => {
                 if self.host.is_own(&call.url) {
                     self.host.learn_address(&response);
+                    response.extensions_mut().insert(turn.sent());
                 }
                 Ok(response)
             }
@@ -220,7 +221,7 @@ impl Session {
 
     /// Reads a refusal that needs no further authorization.
     pub(crate) async fn refusal(&self, response: Response, asked: &Asked<'_>) -> Refusal {
-        Refusal::read(response, self.host.config.request_timeout, &[], asked).await
+        Refusal::read(response, self.host.config.request_timeout, asked).await
     }
 
     /// Sends a GET or HEAD and follows redirects. Another host gets no credentials; if it

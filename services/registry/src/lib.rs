@@ -25,6 +25,7 @@ mod manifests;
 mod pause;
 mod plan;
 mod scope;
+mod sent;
 mod session;
 mod tls;
 mod token;

@@ -15,8 +15,9 @@ use crate::{
     scope::Scopes, tls, upload::Begun,
 };
 
-/// Blobs that are moved at the same time by the whole process; this bounds its memory.
-const TRANSFERS: usize = 16;
+/// Blobs that are moved at the same time by the whole process. Each takes up to 4 MiB in buffers,
+/// so this bounds the memory whatever the images' sizes.
+const TRANSFERS: usize = 10;
 
 /// The configured registries: one pool of connections, one pause and one set of tokens each,
 /// shared by all sessions. Cloning is cheap.

@@ -23,6 +23,7 @@ use crate::{
     host::Host,
     pause::retry_after,
     scope::Scopes,
+    sent::Sent,
     transport,
 };
 
@@ -173,14 +174,14 @@ async fn fetch(
         let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
         response = Some(answer).filter(|answer| !unknown.contains(&answer.status()));
     }
-    let response = match response {
+    let mut response = match response {
         Some(response) => response,
         None => send(host, asked, || get(host, key, credential, asked)).await?,
     };
     let timeout = host.config.request_timeout;
     if !response.status().is_success() {
-        let secret = credential.map(|known| known.token.expose_secret()).unwrap_or_default();
-        let refusal = Refusal::read(response, timeout, &[secret], asked).await;
+        response.extensions_mut().insert(Sent::of(credential, None));
+        let refusal = Refusal::read(response, timeout, asked).await;
         return Err(match refusal.status.as_u16() {
             400 | 401 | 403 => NoToken::Refused(refusal.status, refusal.words()),
             _ => NoToken::Failed(refusal.into_failure(asked)),

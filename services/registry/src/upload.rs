@@ -28,7 +28,7 @@ use crate::{
 
 /// Pieces between a download and its upload. A piece is what the network gave at once, at most
 /// a few hundred KiB, so this bounds the memory of a transfer.
-const PIECES: usize = 3;
+const PIECES: usize = 2;
 /// For cancelling an upload, which nobody waits for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -141,10 +141,11 @@ impl Upload {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let response = tokio::select! {
+        let mut response = tokio::select! {
             sent = request.send() => sent.map_err(|error| transport::explain(error, asked))?,
             failure = flow.watch(session, asked) => return Err(failure),
         };
+        response.extensions_mut().insert(turn.sent());
         self.completed(response, blob, &mut turn, asked).await
     }
 
@@ -300,8 +301,8 @@ impl Flow {
     /// answer. A source that is slow is not the target's fault, and has its own limit.
     async fn watch(&self, session: &Session, asked: &Asked<'_>) -> Failure {
         let config = &session.host.config;
-        let mut tick =
-            tokio::time::interval((config.idle_timeout / 4).max(Duration::from_millis(1)));
+        let often = config.idle_timeout.min(config.commit_timeout) / 4;
+        let mut tick = tokio::time::interval(often.max(Duration::from_millis(1)));
         loop {
             tick.tick().await;
             let complete = self.left.load(Ordering::Relaxed) == 0;

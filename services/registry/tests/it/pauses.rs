@@ -8,8 +8,9 @@ use std::{
 use colophon_domain::{Access, Reason, Retry};
 
 use crate::{
+    copying::pair,
     fake::{Fake, status, with},
-    support::{Keys, descriptor, image, registries, session, tag},
+    support::{Keys, copy, descriptor, image, registries, session, tag},
 };
 
 #[tokio::test]
@@ -49,6 +50,23 @@ async fn a_long_pause_is_returned_and_holds_for_everybody() {
         assert!(left > Duration::from_secs(590) && left <= Duration::from_mins(10), "{left:?}");
     }
     assert_eq!(fake.seen().len(), 1, "the second was not sent at all");
+}
+
+#[tokio::test]
+async fn a_blobs_upload_waits_and_is_sent_again() {
+    let (source, target, from, to) = pair().await;
+    let digest = source.add_blob("a/src", b"content");
+    let image = image(&[descriptor("c", &digest, 7)]);
+    source.add_manifest("a/src", "v1", &image);
+    let asked = AtomicUsize::new(0);
+    target.hook(move |seen| {
+        let first = seen.is("PUT", "/uploads/") && asked.fetch_add(1, Ordering::SeqCst) == 0;
+        first.then(|| with(429, &[("retry-after", "1")], ""))
+    });
+    let begin = Instant::now();
+    copy(&from, &to, &image.digest).await.unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert_eq!(target.blob("a/dst", &digest).unwrap(), "content");
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colophon_domain::{Access, Digest, Reason, Repository};
 use colophon_launcher::{Login, Registry, RegistryAuth, RegistryOptions};
-use colophon_registry::{Manifest, PutError, RegistryConfig, Session};
+use colophon_registry::{CopyOptions, Manifest, PutError, RegistryConfig, Session};
 use reqwest::Client;
 
 use crate::support::{
-    IMAGE, Keys, LAYER, by, copy, copy_with, descriptor, entry, image, index, registries, tag,
+    Keys, LAYER, by, copy, copy_with, descriptor, entry, image, index, registries, tag,
 };
 
 fn config(registry: &Registry) -> RegistryConfig {
@@ -143,13 +143,18 @@ async fn collected_garbage_is_missing_content_and_copied_again() {
     let target = Registry::start(RegistryOptions::default()).await.unwrap();
     let root = seed_index(&source, "team/src", 10_000).await;
     let (from, to) = sessions(&source, &target, Keys::none());
-    let mut unfinished = image(&[descriptor(LAYER, &Digest::sha256(b"never there"), 11)]);
-    unfinished.media_type = IMAGE.into();
-    let outcome = to.put_manifest(&tag("v1"), &unfinished, None).await.unwrap_err();
+    copy(&from, &to, &root.digest).await.unwrap();
+    // The job fails on a repository without any tag.
+    let other = image(&[seed(&target, "team/dst", Bytes::from_static(b"{}")).await]);
+    to.put_manifest(&tag("other"), &other, None).await.unwrap();
+    // Between the copy and the tag, the operator's nightly job removes what has no tag.
+    target.collect_garbage(true).await.unwrap();
+    let outcome = to.put_manifest(&tag("v1"), &root, None).await.unwrap_err();
     let PutError::NotApplied(failure) = outcome else { panic!("{outcome}") };
     assert_eq!(failure.reason(), Reason::ContentMissing);
-    copy(&from, &to, &root.digest).await.unwrap();
-    let recheck = colophon_registry::CopyOptions { recheck: true, ..Default::default() };
+    let recheck = CopyOptions { recheck: true, ..CopyOptions::default() };
     let totals = copy_with(&from, &to, &root.digest, recheck).await.unwrap();
-    assert_eq!((totals.blobs_copied, totals.blobs_present), (0, 3));
+    assert_eq!((totals.blobs_copied, totals.blobs_present), (3, 0));
+    to.put_manifest(&tag("v1"), &root, None).await.unwrap();
+    assert_eq!(to.head(&tag("v1")).await.unwrap().unwrap().digest, root.digest);
 }

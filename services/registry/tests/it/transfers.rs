@@ -1,25 +1,36 @@
 //! Blobs on their way: broken off and resumed, garbled, too long, too short, refused.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
-use colophon_domain::{Digest, Reason, Result};
-use colophon_registry::Manifest;
+use colophon_domain::{Access, Digest, Reason, Repository, Result};
+use colophon_registry::{Manifest, RegistryConfig, Session};
+use futures_util::{StreamExt, stream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 use crate::{
     copying::pair,
     fake::{Fake, Seen, status, with},
-    support::{copy, descriptor, image},
+    support::{Keys, copy, descriptor, image, registries},
 };
 
 const SIZE: usize = 3_000_000;
 
+static CONTENT: LazyLock<Bytes> =
+    LazyLock::new(|| (0..=250).cycle().take(SIZE).collect::<Vec<u8>>().into());
+
 fn content() -> Bytes {
-    (0..SIZE).map(|number| u8::try_from(number * 7 % 251).unwrap()).collect::<Vec<u8>>().into()
+    CONTENT.clone()
 }
 
 /// An image of one large blob.
@@ -34,7 +45,7 @@ fn large(source: &Fake) -> (Digest, Manifest) {
 fn broken(bytes: &Bytes, start: usize, length: usize, range: bool) -> Response {
     let piece = bytes.slice(start..(start + length).min(bytes.len()));
     let pieces = vec![Ok(piece), Err(std::io::Error::other("the cable was pulled"))];
-    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    let body = Body::from_stream(stream::iter(pieces));
     let length = (bytes.len() - start).to_string();
     let place = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
     if range {
@@ -151,12 +162,11 @@ async fn too_long_or_too_short_is_a_mismatch() {
     for announced in [true, false] {
         for size in [SIZE + 1, SIZE - 1] {
             let (outcome, complete, _) = garbled(move |_| {
-                let bytes =
-                    Bytes::from(content().iter().copied().cycle().take(size).collect::<Vec<_>>());
+                let bytes = Bytes::from(content().repeat(2)).slice(..size);
                 if announced {
                     with(200, &[], bytes)
                 } else {
-                    let once = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes)]);
+                    let once = stream::iter([Ok::<_, std::io::Error>(bytes)]);
                     with(200, &[], Body::from_stream(once))
                 }
             })
@@ -198,4 +208,82 @@ async fn another_digest_after_the_upload_is_a_mismatch() {
     });
     let failure = copy(&from, &to, &image.digest).await.unwrap_err();
     assert_eq!(failure.reason(), Reason::DigestMismatch);
+}
+
+/// Sessions from `a/src` to `a/dst`.
+fn between(source: RegistryConfig, target: RegistryConfig) -> (Session, Session) {
+    let at = |config: &RegistryConfig, name: &str| {
+        Repository::parse(&format!("{}/{name}", config.host)).unwrap()
+    };
+    let (src, dst) = (at(&source, "a/src"), at(&target, "a/dst"));
+    let registries = registries([source, target], Keys::none());
+    let session = |repository, access| registries.session(&repository, access).unwrap();
+    (session(src, Access::Pull), session(dst, Access::Push))
+}
+
+#[tokio::test]
+async fn a_download_that_stands_still_is_resumed() {
+    let (source, target) = (Fake::start().await, Fake::start().await);
+    let quick = RegistryConfig { idle_timeout: Duration::from_millis(200), ..source.config() };
+    let (from, to) = between(quick, target.config());
+    let (digest, image) = large(&source);
+    source.hook(|seen| {
+        let stalls = seen.is("GET", "/blobs/") && start_of(seen).is_none();
+        stalls.then(|| {
+            let some = stream::iter([Ok::<_, std::io::Error>(content().slice(..1_000_000))]);
+            let body = Body::from_stream(some.chain(stream::pending()));
+            with(200, &[("content-length", &SIZE.to_string())], body)
+        })
+    });
+    copy(&from, &to, &image.digest).await.unwrap();
+    assert_eq!(target.blob("a/dst", &digest).unwrap(), content());
+    assert_eq!(target.count("PUT", "/uploads/"), 1, "the slow source is not the target's fault");
+}
+
+/// A registry that begins uploads and then either reads nothing more or never answers.
+async fn stuck(reads: bool) -> RegistryConfig {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(serve_stuck(stream, reads));
+        }
+    });
+    let host = address.to_string().parse().unwrap();
+    RegistryConfig { plain_http: true, ..RegistryConfig::new(host) }
+}
+
+async fn serve_stuck(mut stream: TcpStream, reads: bool) {
+    let mut buffer = vec![0; 16384];
+    while let Ok(length) = stream.read(&mut buffer).await {
+        let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let answer = match request.split(' ').next() {
+            Some("HEAD") => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+            Some("POST") => "HTTP/1.1 202 Accepted\r\nlocation: /u\r\ncontent-length: 0\r\n\r\n",
+            Some("PUT") if !reads => std::future::pending().await,
+            _ if length == 0 => return,
+            _ => continue,
+        };
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_stands_still_is_given_up() {
+    for reads in [true, false] {
+        let source = Fake::start().await;
+        // More than the sockets on the way can hold.
+        let bytes = vec![7; 32 << 20];
+        let digest = source.add_blob("a/src", &bytes);
+        let image = image(&[descriptor("c", &digest, bytes.len())]);
+        source.add_manifest("a/src", "v1", &image);
+        let mut target = stuck(reads).await;
+        let patience = if reads { &mut target.commit_timeout } else { &mut target.idle_timeout };
+        *patience = Duration::from_millis(200);
+        let (from, to) = between(source.config(), target);
+        let failure = copy(&from, &to, &image.digest).await.unwrap_err();
+        assert_eq!(failure.reason(), Reason::RegistryUnavailable);
+        let expected = if reads { "after the last byte" } else { "takes no more bytes" };
+        assert!(failure.message().contains(expected), "{failure}");
+    }
 }
