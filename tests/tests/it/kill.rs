@@ -112,6 +112,11 @@ impl Crew {
     /// Kills the worker that holds the job.
     pub(crate) async fn kill_holder(&mut self, release: &str, kind: &str) {
         let index = self.holder(release, kind).await;
+        self.kill(index);
+    }
+
+    /// Kills a worker.
+    pub(crate) fn kill(&mut self, index: usize) {
         let mut node = self.workers.swap_remove(index);
         node.kill();
         self.dead.push(node);
@@ -175,22 +180,6 @@ impl Crew {
         let mut held = pool.begin().await.unwrap();
         sqlx::query("SELECT pg_advisory_xact_lock(1)").execute(&mut *held).await.unwrap();
         Lock(held)
-    }
-
-    /// Waits until the reconciler has given the tag's open intent an outcome.
-    pub(crate) async fn intent_is_closed(&self, repository: &str, tag: &str) {
-        let closed = async || {
-            let open: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT FROM open_intent WHERE repository = $1 AND tag = $2)",
-            )
-            .bind(repository)
-            .bind(tag)
-            .fetch_one(self.world.database().pool())
-            .await
-            .unwrap();
-            (!open).then_some(())
-        };
-        wait_until("the intent has an outcome", PATIENCE, closed).await.unwrap();
     }
 
     /// What all workers wrote, for a test that fails.

@@ -15,9 +15,9 @@ use crate::{
 };
 
 /// A crew whose target has the tag `app:1` at an old image, and a new image in the source.
+/// `setting` is a line of `[worker]` that goes before the usual one, or empty.
 async fn scene(workers: usize, setting: &str) -> (Crew, String) {
     let mut crew = Crew::new(0).await;
-    crew.world.worker = TIMES.to_owned();
     if let Some((name, _)) = setting.split_once(" = ") {
         let others = TIMES.lines().filter(|line| !line.starts_with(&format!("{name} ")));
         crew.world.worker = others.chain([setting]).collect::<Vec<_>>().join("\n");
@@ -128,12 +128,12 @@ async fn a_worker_that_loses_its_transaction_but_not_its_lease_tries_again() {
 
 /// A worker stopped within its first transaction of a move.
 async fn asleep_in_a_transaction(crew: &mut Crew, source: &str) -> (String, usize) {
-    let look = Rule::new(Action::HoldAfter).method(Method::HEAD).path("/v2/app/manifests/1");
-    let look = crew.target.proxy().add(look);
+    let rule = Rule::new(Action::HoldAfter).method(Method::HEAD).path("/v2/app/manifests/1");
+    let fault = crew.target.proxy().add(rule);
     let release = crew.publish(source, "app", &[], &["1"]).await;
-    look.reached(PATIENCE).await.unwrap();
+    fault.reached(PATIENCE).await.unwrap();
     let mut lock = crew.lock_head("app", "1").await;
-    look.forward();
+    fault.forward();
     crew.somebody_waits_for(&mut lock).await;
     let sleeper = crew.holder(&release, "floating").await;
     crew.workers[sleeper].freeze().unwrap();

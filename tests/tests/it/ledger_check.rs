@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Instant};
 use colophon_ledger::{Entry, Kind, LeafHash, verify_chain};
 use colophon_testkit::{peer::assert_same, proxy::Exchange};
 use colophon_tests::{Site, World};
-use sqlx::PgPool;
+use sqlx::{PgPool, Row as _};
 
 /// Clocks of two processes on one machine agree, their readings are taken one after the other.
 const READING: f64 = 0.01;
@@ -96,17 +96,16 @@ async fn everything_ended(pool: &PgPool) {
 }
 
 async fn heads(pool: &PgPool) -> Vec<(Reference, Head)> {
-    let rows: Vec<(String, String, String, i64, Option<Vec<u8>>, Option<String>, Option<i64>)> =
-        sqlx::query_as(
-            "SELECT registry, repository, tag, tag_seq, leaf_hash, digest, moved_ticket
-             FROM tag_head",
-        )
-        .fetch_all(pool)
-        .await
-        .unwrap();
-    rows.into_iter()
-        .map(|(registry, repository, tag, seq, leaf, digest, ticket)| {
-            ((registry, repository, tag), (seq, leaf, digest, ticket))
+    let rows = sqlx::query(
+        "SELECT registry, repository, tag, tag_seq, leaf_hash, digest, moved_ticket FROM tag_head",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    rows.iter()
+        .map(|row| {
+            let reference = (row.get(0), row.get(1), row.get(2));
+            (reference, (row.get(3), row.get(4), row.get(5), row.get(6)))
         })
         .collect()
 }
@@ -232,5 +231,21 @@ async fn registry_agrees(
     if let Some(name) = origin.get(digest) {
         let origin = source.peer().unwrap();
         assert_same((&origin, name, digest), (&peer, repository, tag)).await.unwrap();
+    }
+}
+
+/// No two PUTs of one tag were under way at the same time.
+pub(crate) fn puts_never_overlap(site: &Site) {
+    let mut busy: BTreeMap<String, Vec<(Instant, Instant)>> = BTreeMap::new();
+    for put in site.proxy().manifest_puts() {
+        let end = put.answered.expect("every PUT was answered by now");
+        if !put.reference().starts_with("sha256:") {
+            busy.entry(put.path).or_default().push((put.arrived, end));
+        }
+    }
+    for (path, mut times) in busy {
+        times.sort_unstable();
+        let apart = times.windows(2).all(|pair| pair[0].1 <= pair[1].0);
+        assert!(apart, "two PUTs of {path} at once: {times:?}");
     }
 }

@@ -9,4 +9,16 @@
 
 mod auth;
 mod kill;
+mod kill_database;
+mod kill_points;
+mod kill_random;
+mod kill_stalled;
+mod ledger_check;
+mod overlap;
+mod release_cancel;
+mod release_drift;
+mod release_retry;
 mod release_scene;
+mod release_tags;
+mod vault;
+mod vault_scene;
