@@ -20,5 +20,7 @@ mod release_drift;
 mod release_retry;
 mod release_scene;
 mod release_tags;
+mod secrets;
+mod secrets_echo;
 mod vault;
 mod vault_scene;
