@@ -37,7 +37,8 @@ pub struct VaultConfig {
     #[serde(default = "default_request_timeout", with = "humantime_serde")]
     pub request_timeout: Duration,
     /// A secret whose PAT was refused is read again at most this often, and a refused Vault
-    /// token is replaced at most this often.
+    /// token is replaced at most this often. Who had a PAT refused sooner waits for the next
+    /// reading; it may have been replaced since the last one.
     #[serde(default = "default_reread_interval", with = "humantime_serde")]
     pub reread_interval: Duration,
 }

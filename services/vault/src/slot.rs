@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use colophon_domain::Credential;
@@ -16,7 +16,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
-    CredentialRule, SecretPath, secret, session::Sessions, trouble::Trouble, wire::Fields,
+    CredentialRule, SecretPath, VaultConfig, secret, session::Sessions, trouble::Trouble,
+    wire::Fields,
 };
 
 /// Versions count across all secrets of the process, so that one of another secret is never
@@ -35,9 +36,8 @@ pub(crate) struct Slot {
 struct Known {
     /// Dropped when it is as old as it may become, whether anybody asks or not.
     credential: Option<Credential>,
-    /// When the last reading that brought a credential began and ended.
+    /// When the last reading that brought a credential began.
     read_at: Option<Instant>,
-    read_until: Option<Instant>,
     /// The version of what was read last, and a keyed hash of it: enough to tell a change after
     /// the PAT itself was dropped.
     version: Option<(u64, u64)>,
@@ -46,6 +46,15 @@ struct Known {
     failed: Option<(Instant, Trouble)>,
     /// When it was last read because of a refusal.
     reread_at: Option<Instant>,
+}
+
+/// What a caller does next.
+enum Next {
+    Have(Credential),
+    Fail(Trouble),
+    /// It was read because of a refusal a short time ago; look again then.
+    Wait(Instant),
+    Read,
 }
 
 impl Slot {
@@ -71,8 +80,12 @@ impl Slot {
 
     /// The credential: from memory while that is fresh and not the version that was refused.
     ///
+    /// Whoever had it refused is told the same version only by a reading that began afterwards,
+    /// and waits for one if the last was too short a time ago: the secret may have changed in
+    /// between, and a caller that hears of nothing newer gives up for good.
+    ///
     /// The lock is held while Vault is asked, so that one reading serves all who ask meanwhile,
-    /// its failure included. When the caller that reads is cancelled the next one reads.
+    /// its failure included. When the caller that reads is cancelled another one reads.
     pub(crate) async fn get(
         self: &Arc<Self>,
         sessions: &Sessions,
@@ -80,21 +93,28 @@ impl Slot {
     ) -> Result<Credential, Trouble> {
         let asked = Instant::now();
         let config = sessions.wire().config();
-        let mut known = self.known.lock().await;
-        let fresh = known.read_at.is_some_and(|at| at.elapsed() < config.pat_cache_ttl);
-        if let Some(held) = known.credential.as_ref().filter(|_| fresh) {
-            let newer = refused != Some(held.version);
-            // It was read while this caller waited for the lock.
-            let read_since = known.read_until.is_some_and(|end| end >= asked);
-            let too_soon = known.reread_at.is_some_and(|at| at.elapsed() < config.reread_interval);
-            if newer || read_since || too_soon {
-                return Ok(held.clone());
-            }
+        loop {
+            let mut known = self.known.lock().await;
+            let now = Instant::now();
+            let wait_until = match known.next(refused, asked, now, config) {
+                Next::Have(credential) => return Ok(credential),
+                Next::Fail(trouble) => return Err(trouble),
+                Next::Wait(until) => until,
+                Next::Read => return self.read(&mut known, sessions, refused, now).await,
+            };
+            // Those who have no complaint are served meanwhile.
+            drop(known);
+            tokio::time::sleep_until(wait_until.into()).await;
         }
-        if let Some((_, trouble)) = known.failed.as_ref().filter(|(ended, _)| *ended >= asked) {
-            return Err(trouble.clone());
-        }
-        let began = Instant::now();
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        known: &mut Known,
+        sessions: &Sessions,
+        refused: Option<u64>,
+        began: Instant,
+    ) -> Result<Credential, Trouble> {
         if refused.is_some() && refused == known.version.map(|(version, _)| version) {
             known.reread_at = Some(began);
         }
@@ -160,6 +180,39 @@ impl Slot {
 }
 
 impl Known {
+    /// What a caller does that asked at `asked`, perhaps because this version was refused.
+    fn next(
+        &self,
+        refused: Option<u64>,
+        asked: Instant,
+        now: Instant,
+        config: &VaultConfig,
+    ) -> Next {
+        let fresh_until = self.read_at.map(|at| at + config.pat_cache_ttl);
+        let fresh_until = fresh_until.filter(|until| now < *until);
+        let held = self.credential.as_ref().zip(fresh_until);
+        if let Some((credential, _)) = held {
+            let read_since = self.read_at.is_some_and(|at| at >= asked);
+            if refused != Some(credential.version) || read_since {
+                return Next::Have(credential.clone());
+            }
+        }
+        if let Some((_, trouble)) = self.failed.as_ref().filter(|(ended, _)| *ended >= asked) {
+            return Next::Fail(trouble.clone());
+        }
+        let pause = self.reread_at.map_or(Duration::ZERO, |at| {
+            config.reread_interval.saturating_sub(now.duration_since(at))
+        });
+        match held {
+            // Once it is not fresh any more it is read anyway.
+            Some((_, fresh_until)) if !pause.is_zero() => {
+                let soonest = now.checked_add(pause);
+                Next::Wait(soonest.map_or(fresh_until, |soonest| soonest.min(fresh_until)))
+            }
+            _ => Next::Read,
+        }
+    }
+
     fn take(&mut self, username: String, token: SecretString, read_at: Instant) -> Credential {
         let hash = self.keys.hash_one((&username, token.expose_secret()));
         let version = match self.version {
@@ -168,7 +221,6 @@ impl Known {
         };
         self.version = Some((version, hash));
         self.read_at = Some(read_at);
-        self.read_until = Some(Instant::now());
         self.failed = None;
         let credential = Credential { username, token, version };
         self.credential = Some(credential.clone());
@@ -178,8 +230,6 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::wire::Wire;
 
@@ -199,8 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_token_is_dropped_when_its_time_is_over_though_nobody_asks() {
-        let config = "address = 'http://127.0.0.1:1'\n[auth]\nmethod = 'token'\ntoken_env = 'X'";
-        let sessions = Sessions::new(Wire::new(toml::from_str(config).unwrap()).unwrap());
+        let sessions = Sessions::new(wire());
         let rule: CredentialRule = toml::from_str("push = 'a'").unwrap();
         let slot = Arc::new(Slot::new(rule.push.as_ref().unwrap(), &rule));
         let ttl = sessions.wire().config().pat_cache_ttl;
@@ -219,6 +268,51 @@ mod tests {
         assert!(held().await);
         tokio::time::sleep(ttl / 2).await;
         assert!(!held().await);
+    }
+
+    fn wire() -> Wire {
+        let config = "address = 'http://127.0.0.1:1'\n[auth]\nmethod = 'token'\ntoken_env = 'X'";
+        Wire::new(toml::from_str(config).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_refused_version_is_given_again_only_by_a_reading_that_began_afterwards() {
+        let wire = wire();
+        let config = wire.config();
+        let (second, began) = (Duration::from_secs(1), Instant::now());
+        let (interval, ttl) = (config.reread_interval, config.pat_cache_ttl);
+        let mut known = Known::default();
+        let version = known.take("u".into(), "t".into(), began).version;
+        let next = |known: &Known, refused: u64, asked: Instant, now: Instant| {
+            known.next(Some(refused), asked, now, config)
+        };
+        let later = began + second;
+        // Refused before it was read, and after.
+        assert!(matches!(next(&known, version, began, later), Next::Have(_)));
+        assert!(matches!(next(&known, version, later, later), Next::Read));
+        // Another version was refused.
+        assert!(matches!(next(&known, version + 1, later, later), Next::Have(_)));
+        // Read again a short time ago, in vain.
+        known.reread_at = Some(began);
+        assert!(
+            matches!(next(&known, version, later, later), Next::Wait(end) if end == began + interval)
+        );
+        let over = began + interval;
+        assert!(matches!(next(&known, version, later, over), Next::Read));
+        // Not longer than the credential may be kept, however long the interval.
+        let asked = began + ttl.saturating_sub(second);
+        known.reread_at = Some(asked);
+        assert!(
+            matches!(next(&known, version, asked, asked), Next::Wait(end) if end == began + ttl)
+        );
+        let endless = VaultConfig { reread_interval: Duration::MAX, ..config.clone() };
+        assert!(
+            matches!(known.next(Some(version), asked, asked, &endless), Next::Wait(end) if end == began + ttl)
+        );
+        assert!(matches!(next(&known, version, asked, began + ttl), Next::Read));
+        // One failure is everybody's who waited for it.
+        known.failed = Some((later, Trouble::sealed("v")));
+        assert!(matches!(next(&known, version, later, later), Next::Fail(_)));
     }
 
     #[test]

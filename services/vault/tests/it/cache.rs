@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use colophon_domain::Reason;
@@ -55,15 +55,38 @@ async fn a_refused_credential_is_read_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_without_a_newer_one_keeps_its_version_and_is_not_read_often() {
+async fn a_pat_that_is_rotated_soon_after_another_refusal_is_read_when_the_interval_is_over() {
+    let bench = Bench::start().await;
+    let mut config = bench.token_config(&bench.token(json!({})).await);
+    config.reread_interval = Duration::from_secs(2);
+    let vault = vault(config, "ghcr");
+    let old = ask(&vault, None).await.unwrap().version;
+    // Somebody was not allowed to do something, which no other PAT helps.
+    let refused = Instant::now();
+    assert_eq!(ask(&vault, Some(old)).await.unwrap().version, old);
+    bench.put("ghcr", json!({ "username": "robot", "token": "rotated" })).await;
+    let versions = crowd(&vault, Some(old)).await.join_all().await;
+    assert!(refused.elapsed() >= Duration::from_secs(2));
+    let new = ask(&vault, None).await.unwrap();
+    assert_eq!(new.token.expose_secret(), "rotated");
+    assert!(versions.iter().all(|version| *version == Ok(new.version)), "{versions:?}");
+    assert_eq!(bench.reads(), 3);
+}
+
+#[tokio::test]
+async fn a_refused_credential_is_not_read_often_and_others_get_it_meanwhile() {
     let bench = Bench::start().await;
     let mut config = bench.token_config(&bench.token(json!({})).await);
     config.reread_interval = Duration::from_mins(10);
     let vault = vault(config, "ghcr");
     let version = ask(&vault, None).await.unwrap().version;
+    assert_eq!(ask(&vault, Some(version)).await.unwrap().version, version);
+    let mut waiting = crowd(&vault, Some(version)).await;
     for _ in 0..5 {
-        assert_eq!(ask(&vault, Some(version)).await.unwrap().version, version);
+        assert_eq!(ask(&vault, None).await.unwrap().version, version);
     }
+    let early = tokio::time::timeout(Duration::from_millis(100), waiting.join_next()).await;
+    assert!(early.is_err(), "{early:?}");
     assert_eq!(bench.reads(), 2);
 }
 
@@ -101,12 +124,13 @@ async fn many_callers_share_one_login_and_one_reading() {
     assert!(versions.iter().all(|version| version.is_ok() && *version == versions[0]));
     assert_eq!((bench.proxy.count("approle/login"), bench.reads()), (1, 1));
 
-    // And one more for all whose credential was refused.
+    // For all whose credential was refused one more; and because it brings nothing new, a last
+    // one for those whose refusal is younger than its beginning.
     bench.proxy.set(Mode::Hold);
     let callers = crowd(&vault, versions[0].ok()).await;
     bench.proxy.set(Mode::Forward);
     assert_eq!(callers.join_all().await, versions);
-    assert_eq!(bench.reads(), 2);
+    assert_eq!(bench.reads(), 3);
 }
 
 #[tokio::test]
