@@ -10,6 +10,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -19,6 +20,9 @@ use crate::{health::Stopping, settings::ConnectionLimits};
 
 /// How long to wait when the process has no file descriptor left for another connection.
 const BREATH: Duration = Duration::from_millis(100);
+
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// So many failures in a row mean that the socket will not recover: a minute of them.
 const FAILURES_MOST: u32 = 600;
@@ -70,11 +74,14 @@ pub async fn serve_within(
         failures = 0;
         let (builder, watcher) = (builder.clone(), graceful.watcher());
         let service = TowerToHyperService::new(router.clone());
+        let stopping = stopping.0.clone();
         open.spawn(async move {
             let _place = place;
-            if !speaks(&stream, limits.header_timeout).await {
+            let opening = tokio::time::timeout(limits.header_timeout, opening(stream));
+            let Some(Ok(Ok(stream))) = stopping.run_until_cancelled(opening).await else {
+                // It has not said in time which HTTP it speaks; no call of ours was lost.
                 return;
-            }
+            };
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 // The client went away or does not speak HTTP; no call of ours failed.
@@ -115,10 +122,21 @@ fn builder(limits: &ConnectionLimits) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Whether the client says anything at all in time.
-async fn speaks(stream: &TcpStream, limit: Duration) -> bool {
-    let mut first = [0];
-    matches!(tokio::time::timeout(limit, stream.peek(&mut first)).await, Ok(Ok(1..)))
+/// Reads until the version of HTTP is clear, and gives the stream back with nothing missing.
+/// The server tells the versions apart by the same bytes, but would wait for them without end.
+///
+/// # Errors
+/// The stream's error, and its end before the version was clear.
+async fn opening(mut stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
+    let mut begin = Vec::with_capacity(PREFACE.len());
+    while begin.len() < PREFACE.len() && PREFACE.starts_with(&begin) {
+        let missing = PREFACE.len() - begin.len();
+        if (&mut stream).take(missing as u64).read_buf(&mut begin).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    let (rest, answers) = stream.into_split();
+    Ok(tokio::io::join(io::Cursor::new(begin).chain(rest), answers))
 }
 
 /// An error of one connection is nothing; without descriptors, trying again at once would spin.

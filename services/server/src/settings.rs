@@ -35,8 +35,8 @@ pub struct ConnectionLimits {
     pub most: usize,
     /// So many HTTP/2 streams are open at once on one connection.
     pub streams: u32,
-    /// A client that has not sent its first byte or an HTTP/1 header by then is dropped; also one
-    /// that keeps its connection for a next request. More than the idle time of the load balancer
+    /// A client that has not said which HTTP it speaks, or not sent an HTTP/1 header, by then is
+    /// dropped; also one that keeps its connection for a next request. More than the idle time of the load balancer
     /// in front, or that one sends into connections which have just been closed.
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,

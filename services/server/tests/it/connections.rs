@@ -38,14 +38,55 @@ async fn a_client_that_says_nothing_or_too_little_is_dropped() {
     let limits =
         ConnectionLimits { header_timeout: Duration::from_millis(50), ..Default::default() };
     let server = limited(Fake::default(), limits).await;
-    let (partial, whole) = ("GET /healthz HTTP/1.1\r\nhost: a\r\n", "\r\n");
-    for begin in [String::new(), partial.into(), format!("{partial}{whole}")] {
+    let partial = "GET /healthz HTTP/1.1\r\nhost: a\r\n";
+    let whole = format!("{partial}\r\n");
+    // The third and the fourth might become HTTP/2.
+    for begin in ["", "G", "P", "PRI * HTTP/2.0\r\n", partial, &whole] {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(begin.as_bytes()).await.unwrap();
         let mut rest = Vec::new();
         let read = tokio::time::timeout(LONG, stream.read_to_end(&mut rest)).await;
-        read.expect("the connection is still open").unwrap();
+        read.unwrap_or_else(|_| panic!("still open after {begin:?}")).unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_version_is_told_though_its_bytes_come_one_by_one() {
+    let server = Server::start(Fake::default()).await;
+    // An empty SETTINGS frame is what the server of HTTP/2 begins with too, after its length.
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_slice();
+    let cases = [
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n".as_slice(), b"HTTP/1.1 200".as_slice()),
+        (b"PROPFIND /healthz HTTP/1.1\r\nhost: a\r\n\r\n", b"HTTP/1.1 405"),
+        (http2, b"\0\0"),
+    ];
+    for (request, expected) in cases {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        for byte in request {
+            stream.write_all(&[*byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = vec![0; expected.len()];
+        tokio::time::timeout(LONG, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, expected, "{}", String::from_utf8_lossy(request));
+    }
+}
+
+#[tokio::test]
+async fn the_end_does_not_wait_for_clients_that_have_said_nothing() {
+    let limits = ConnectionLimits { grace: Duration::from_mins(10), ..Default::default() };
+    let mut server = limited(Fake::default(), limits).await;
+    let mut streams = Vec::new();
+    for begin in ["", "P"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    // Connections are accepted in their order, so that those are open by now.
+    assert_eq!(send(&server, Method::GET, "/healthz").await.status(), StatusCode::OK);
+    server.stop.take().unwrap().send(()).unwrap();
+    tokio::time::timeout(LONG, server.ended).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
