@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use colophon_domain::{Failure, Grant, Principal, Reason, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use toml::value::Datetime;
 
 use crate::token::token_hash;
 
@@ -21,11 +22,29 @@ pub struct CallerConfig {
     pub name: String,
     /// SHA-256 of the token, 64 hexadecimal digits.
     pub token_sha256: String,
-    /// The token is no longer accepted from this time on (RFC 3339, as text).
-    #[serde(default)]
+    /// The token is no longer accepted from this time on: RFC 3339, with an offset from UTC, as
+    /// a text or as a date-time of TOML.
+    #[serde(default, deserialize_with = "time_as_text")]
     pub expires_at: Option<String>,
     /// What the caller may do.
     pub grants: Vec<Grant>,
+}
+
+/// A time as its text; it is checked with the rest of the entry, so that the refusal names it.
+fn time_as_text<'de, D>(deserializer: D) -> Result<Option<String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a time of RFC 3339, as a text or a date-time")]
+    enum Time {
+        Text(String),
+        Native(Datetime),
+    }
+    Ok(Some(match Time::deserialize(deserializer)? {
+        Time::Text(text) => text,
+        Time::Native(time) => time.to_string(),
+    }))
 }
 
 /// The callers, checked and ready to be looked up. Cloning is cheap.
@@ -111,7 +130,7 @@ fn checked(entry: CallerConfig) -> Result<Caller> {
         entry.expires_at.map(|text| OffsetDateTime::parse(&text, &Rfc3339)).transpose().map_err(
             |_| {
                 Failure::invalid("expires_at", format!("{name}: not a time of RFC 3339"))
-                    .remedy("for example \"2027-01-31T00:00:00Z\"")
+                    .remedy("give it with its offset from UTC, for example 2027-01-31T00:00:00Z")
             },
         )?;
     for (index, grant) in entry.grants.iter().enumerate() {
@@ -174,6 +193,30 @@ mod tests {
         assert_eq!(name("three", before), None);
         assert_eq!(name("", before), None);
         assert!(read("").unwrap().find("one", before).is_none());
+    }
+
+    #[test]
+    fn a_time_may_stand_with_or_without_quotes() {
+        let (before, end) = (datetime!(2026-11-03 23:59:59 UTC), datetime!(2026-11-04 0:00 UTC));
+        for time in [
+            "\"2026-11-04T00:00:00Z\"",
+            "2026-11-04T00:00:00Z",
+            "2026-11-04 00:00:00Z",
+            "2026-11-04T02:00:00.000+02:00",
+        ] {
+            let callers = read(&entry("ci", "one", &format!("expires_at = {time}\n{GRANTS}")));
+            let callers = callers.unwrap();
+            assert!(callers.find("one", before).is_some(), "{time}");
+            assert!(callers.find("one", end).is_none(), "{time}");
+        }
+        // Nobody can tell when that is.
+        for time in ["2026-11-04T00:00:00", "2026-11-04", "00:00:00"] {
+            let failure = read(&entry("ci", "one", &format!("expires_at = {time}\n{GRANTS}")));
+            assert_eq!(failure.unwrap_err().field_name(), Some("caller[0].expires_at"), "{time}");
+        }
+        let number = entry("ci", "one", &format!("expires_at = 1793750400\n{GRANTS}"));
+        let error = toml::from_str::<File>(&number).err().unwrap().to_string();
+        assert!(error.contains("RFC 3339"), "{error}");
     }
 
     #[test]
