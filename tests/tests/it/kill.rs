@@ -182,6 +182,12 @@ impl Crew {
         Lock(held)
     }
 
+    /// Ends what [`stop_commits`](Self::stop_commits) began.
+    pub(crate) async fn let_commits_pass(&self) {
+        let pool = self.world.database().pool();
+        sqlx::query("DROP FUNCTION IF EXISTS stop_commits() CASCADE").execute(pool).await.unwrap();
+    }
+
     /// What all workers wrote, for a test that fails.
     pub(crate) fn logs(&self) -> String {
         let log = |node: &Node| format!("--- {}\n{}", node.id(), node.log());

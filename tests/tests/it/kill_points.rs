@@ -39,6 +39,8 @@ enum Point {
     Tx2,
     /// The end of the job is being written, and what follows from it.
     FanIn,
+    /// All of that is committed, and the worker does not hear of it.
+    Committed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,11 +52,13 @@ enum Phase {
 
 impl Phase {
     fn points(self) -> &'static [Point] {
-        use Point::{Claim, FanIn, Head, InTx1, MidCopy, PutAnswered, PutSent, Tx1, Tx2};
+        use Point::{
+            Claim, Committed, FanIn, Head, InTx1, MidCopy, PutAnswered, PutSent, Tx1, Tx2,
+        };
         match self {
-            Self::Copy => &[Claim, MidCopy, PutSent, PutAnswered, FanIn],
+            Self::Copy => &[Claim, MidCopy, PutSent, PutAnswered, FanIn, Committed],
             Self::Unique | Self::Floating => {
-                &[Claim, InTx1, Tx1, PutSent, PutAnswered, Head, Tx2, FanIn]
+                &[Claim, InTx1, Tx1, PutSent, PutAnswered, Head, Tx2, FanIn, Committed]
             }
         }
     }
@@ -141,12 +145,20 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     match held {
         Held::Dropped(fault) => fault.drop_connections(),
         Held::Forwarded(fault) => fault.forward(),
-        Held::Locked(lock) => lock.release().await,
+        Held::Locked(lock) => {
+            lock.release().await;
+            crew.let_commits_pass().await;
+        }
     }
     crew.hire().await;
     let ended = crew.succeeds(&release).await;
     let took = since.elapsed();
-    assert!(!ended["attempts"].as_array().unwrap().is_empty(), "a death is an attempt: {ended:#}");
+    let attempts = ended["attempts"].as_array().unwrap().len();
+    assert_eq!(
+        attempts,
+        usize::from(point != Point::Committed),
+        "a death is an attempt: {ended:#}"
+    );
 
     let story = ledger_check::story(&crew.world, &crew.target, &repository, phase.tag()).await;
     let words = story.words();
@@ -161,7 +173,7 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
 /// What the ledger may say about the tag afterwards.
 fn expected(phase: Phase, point: Point) -> &'static [&'static str] {
     match (phase, point) {
-        (Phase::Copy, _) | (_, Point::Claim | Point::MidCopy | Point::InTx1) => {
+        (Phase::Copy, _) | (_, Point::Claim | Point::MidCopy | Point::InTx1 | Point::Committed) => {
             &["intent confirmed"]
         }
         (_, Point::Tx1) => &["intent not_applied intent confirmed"],
@@ -199,6 +211,12 @@ async fn reach_in_copy(
     let release = crew.publish(source, repository, &["1.0.0"], &["1"]).await;
     fault.reached(PATIENCE).await.unwrap();
     let held = match point {
+        Point::Committed => {
+            let mut lock = crew.stop_commits("job", "NEW.kind = 'unique'").await;
+            fault.forward();
+            crew.somebody_waits_for(&mut lock).await;
+            Held::Locked(lock)
+        }
         Point::PutSent => Held::Forwarded(fault),
         Point::FanIn => {
             let mut lock = crew.lock_release(&release).await;
@@ -239,8 +257,11 @@ async fn reach_in_move(
             look.reached(PATIENCE).await.unwrap();
             Held::Dropped(look)
         }
-        Point::InTx1 | Point::Tx2 | Point::FanIn => {
+        Point::InTx1 | Point::Tx2 | Point::FanIn | Point::Committed => {
             let mut lock = match point {
+                Point::Committed => {
+                    crew.stop_commits("audit_entry", "NEW.kind = 'confirmed'").await
+                }
                 Point::FanIn => crew.lock_release(release).await,
                 _ => crew.lock_head(repository, tag).await,
             };

@@ -84,6 +84,7 @@ async fn a_worker_that_sleeps_over_its_deadline_sends_no_put() {
     let sleeper = crew.holder(&release, "floating").await;
     crew.workers[sleeper].freeze().unwrap();
     stop.release().await;
+    crew.let_commits_pass().await;
     crew.succeeds(&release).await;
     let (before, sent) = (words(&crew).await, puts(&crew));
     assert_eq!(before, "intent confirmed intent not_applied intent confirmed");
@@ -201,4 +202,25 @@ async fn tag_becomes(crew: &Crew, release: &str, state: &str) {
         release["publications"][0]["tags"][0]["state"].as_str() == Some(state)
     };
     crew.client.wait_release(release, PATIENCE, seen).await.unwrap();
+}
+
+/// Whoever looks after an interrupted move may die over it as well.
+#[tokio::test]
+async fn a_reconciler_that_dies_is_replaced() {
+    let (mut crew, new) = scene(1, "").await;
+    let fault = put(&crew, Action::HoldAfter);
+    let release = crew.publish(&new, "app", &[], &["1"]).await;
+    fault.reached(PATIENCE).await.unwrap();
+    crew.kill_holder(&release, "floating").await;
+    let rule = Rule::new(Action::HoldBefore).method(Method::HEAD).path("/v2/app/manifests/1");
+    let look = crew.target.proxy().add(rule);
+    crew.hire().await;
+    look.reached(PATIENCE).await.unwrap();
+    // The job waits for the outcome; the only HEAD there is is the reconciler's.
+    crew.kill(0);
+    crew.hire().await;
+    crew.succeeds(&release).await;
+    look.forward();
+    assert_eq!(words(&crew).await, "intent confirmed intent recovered");
+    check(&crew).await;
 }
