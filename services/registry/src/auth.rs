@@ -9,48 +9,17 @@ use colophon_domain::{Access, Credential, Failure, Reason, Result};
 use http::{HeaderValue, StatusCode};
 use reqwest::Response;
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
 use crate::{
     answer::{Asked, Refusal},
-    challenge::{Challenge, challenges},
+    challenge::challenges,
     hint,
+    schemes::{Realm, Scheme},
     scope::Scopes,
     sent::Sent,
     session::Session,
     token::{self, Key, NoToken},
 };
-
-/// What a registry wants to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    /// Username and PAT with each request.
-    Basic,
-    /// A token from a realm.
-    Bearer(Realm),
-}
-
-/// Where tokens come from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Realm {
-    pub url: Url,
-    pub service: Option<String>,
-}
-
-impl Scheme {
-    /// The best of the challenges that we understand: a token, which the PAT is not sent for
-    /// with each request, before Basic.
-    fn choose(challenges: &[Challenge]) -> Option<Self> {
-        let realm = |challenge: &Challenge| {
-            let url = Url::parse(challenge.get("realm")?).ok().filter(Url::has_host)?;
-            Some(Self::Bearer(Realm { url, service: challenge.get("service").map(str::to_owned) }))
-        };
-        let mut bearers = challenges.iter().filter(|challenge| challenge.scheme == "bearer");
-        bearers.find_map(realm).or_else(|| {
-            challenges.iter().any(|challenge| challenge.scheme == "basic").then_some(Self::Basic)
-        })
-    }
-}
 
 /// `Basic` (RFC 7617), marked so that no log shows it.
 pub(crate) fn basic(credential: &Credential) -> Result<HeaderValue> {
@@ -84,6 +53,8 @@ pub(crate) struct Turn<'a> {
     loaded: bool,
     shown: Shown,
     schemes_learnt: u8,
+    /// A remembered realm failed, and the registry is asked for its challenge anew.
+    forgot: bool,
     widened: bool,
     refetched: bool,
     renewed: bool,
@@ -105,6 +76,7 @@ impl<'a> Turn<'a> {
             loaded: false,
             shown: Shown::Nothing,
             schemes_learnt: 0,
+            forgot: false,
             widened: false,
             refetched: false,
             renewed: false,
@@ -118,17 +90,34 @@ impl<'a> Turn<'a> {
             self.loaded = true;
         }
         self.shown = Shown::Nothing;
-        match (self.session.host.scheme(), &self.credential) {
+        match (self.scheme(), &self.credential) {
             (None, _) | (Some(Scheme::Basic), None) => Ok(None),
             (Some(Scheme::Basic), Some(credential)) => {
                 self.shown = Shown::Basic;
                 basic(credential).map(Some)
             }
-            (Some(Scheme::Bearer(realm)), _) => self.token(realm, asked).await.map(Some),
+            (Some(Scheme::Bearer(realm)), _) => self.token(realm, asked).await,
         }
     }
 
-    async fn token(&mut self, realm: Realm, asked: &Asked<'_>) -> Result<HeaderValue> {
+    fn scheme(&self) -> Option<Scheme> {
+        self.session.host.schemes.get(self.session.repository.name())
+    }
+
+    /// Forgets a remembered realm that gave no token, so that the request is sent once without
+    /// and the registry can name another. A realm that it named just now is its last word.
+    fn forget(&mut self, realm: &Realm) -> bool {
+        if self.forgot || self.schemes_learnt > 0 {
+            return false;
+        }
+        self.forgot = true;
+        let failed = Scheme::Bearer(realm.clone());
+        self.session.host.schemes.forget(self.session.repository.name(), &failed);
+        true
+    }
+
+    /// The header with a token; `None` to hear the registry's challenge anew.
+    async fn token(&mut self, realm: Realm, asked: &Asked<'_>) -> Result<Option<HeaderValue>> {
         let host = &self.session.host;
         loop {
             let credential = self.credential.as_ref();
@@ -141,11 +130,18 @@ impl<'a> Turn<'a> {
                 Ok((value, fresh)) => {
                     let header = token::bearer(&value, asked)?;
                     self.shown = Shown::Token { key, value, fresh };
-                    return Ok(header);
+                    return Ok(Some(header));
                 }
-                Err(NoToken::Failed(failure)) => return Err(failure),
+                Err(NoToken::Failed(failure)) => {
+                    // A pause is not the realm's failure, and asking more would not end it.
+                    let paused = failure.reason() == Reason::RateLimited;
+                    return if !paused && self.forget(&realm) { Ok(None) } else { Err(failure) };
+                }
                 Err(NoToken::Refused(status, words)) => {
                     if !self.renew_credential().await? {
+                        if self.forget(&realm) {
+                            return Ok(None);
+                        }
                         return Err(self.refusal(status, &words, false, asked));
                     }
                 }
@@ -166,7 +162,8 @@ impl<'a> Turn<'a> {
         }
         if unauthorized
             && self.schemes_learnt < 2
-            && Scheme::choose(&challenges).is_some_and(|scheme| host.learn_scheme(scheme))
+            && Scheme::choose(&challenges)
+                .is_some_and(|scheme| host.schemes.learn(self.session.repository.name(), scheme))
         {
             self.schemes_learnt += 1;
             return Ok(());
@@ -174,8 +171,8 @@ impl<'a> Turn<'a> {
         // Another request may have learnt the scheme while this one was on its way.
         let nothing_shown = matches!(self.shown, Shown::Nothing);
         let could_show =
-            self.credential.is_some() || matches!(host.scheme(), Some(Scheme::Bearer(_)));
-        if unauthorized && nothing_shown && host.scheme().is_some() && could_show && !self.refetched
+            self.credential.is_some() || matches!(self.scheme(), Some(Scheme::Bearer(_)));
+        if unauthorized && nothing_shown && self.scheme().is_some() && could_show && !self.refetched
         {
             self.refetched = true;
             return Ok(());
@@ -257,27 +254,5 @@ impl<'a> Turn<'a> {
             Reason::RegistryUnauthorized
         };
         asked.failure(reason, words).remedy(hint::permission(asked.repository, access, reason))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderMap, header};
-
-    use super::*;
-
-    #[test]
-    fn a_token_comes_before_basic_and_a_realm_must_be_a_url() {
-        let choose = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(text));
-            Scheme::choose(&challenges(&headers))
-        };
-        let both = choose(r#"Basic realm="x", Bearer realm="https://a.x/t",service="s""#);
-        assert!(
-            matches!(both, Some(Scheme::Bearer(realm)) if realm.service.as_deref() == Some("s"))
-        );
-        assert_eq!(choose(r#"Bearer realm="no url", Basic realm="x""#), Some(Scheme::Basic));
-        assert_eq!(choose("Negotiate"), None);
     }
 }

@@ -269,7 +269,9 @@ impl Session {
         Err(call.asked.protocol("too many redirects"))
     }
 
-    async fn call_foreign(&self, call: &Call<'_>) -> Result<Response> {
+    /// Sends to a host that the registry named: without authorization, and whatever it answers
+    /// says nothing about the registry.
+    pub(crate) async fn call_foreign(&self, call: &Call<'_>) -> Result<Response> {
         let client = self.host.client_for(&call.url, &call.asked)?;
         let request =
             client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());

@@ -1,10 +1,7 @@
 //! Everything that the process shares about one registry: its connections, its pause, its
 //! tokens, and the rules about where a request of its may go.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{net::IpAddr, sync::Arc};
 
 use colophon_domain::{Clock, Failure, Reason, RegistryHost, Result};
 use http::{HeaderMap, header};
@@ -16,9 +13,9 @@ use url::{Host as UrlHost, Url};
 use crate::{
     address::{GuardedResolver, OwnAddress},
     answer::Asked,
-    auth::Scheme,
     config::{Authority, RegistryConfig},
     pause::Pause,
+    schemes::Schemes,
     tls::{self, Trust},
     token::TokenCache,
 };
@@ -34,6 +31,7 @@ pub(crate) struct Host {
     pub base: Url,
     pub pause: Pause,
     pub tokens: TokenCache,
+    pub schemes: Schemes,
     pub clock: Arc<dyn Clock>,
     /// Manifests and checks; downloads; uploads. Apart, so that a copy within one registry,
     /// which holds one of each of the latter two, cannot wait for itself.
@@ -42,7 +40,6 @@ pub(crate) struct Host {
     pub uploads: Semaphore,
     realms: Vec<Authority>,
     storage: Vec<Authority>,
-    scheme: Mutex<Option<Scheme>>,
     own_address: Arc<OwnAddress>,
     /// For the registry itself: trusted as configured, whatever its address is.
     own: Client,
@@ -85,13 +82,13 @@ impl Host {
             base: checked.base,
             pause: Pause::default(),
             tokens: TokenCache::default(),
+            schemes: Schemes::default(),
             clock,
             requests: Semaphore::new(checked.connections / 3),
             downloads: Semaphore::new(checked.connections / 3),
             uploads: Semaphore::new(checked.connections / 3),
             realms: checked.realms,
             storage: checked.storage,
-            scheme: Mutex::new(None),
             own_address,
             config,
         })
@@ -180,19 +177,6 @@ impl Host {
     /// Remembers where the registry is.
     pub(crate) fn learn_address(&self, response: &Response) {
         self.own_address.learn(response.remote_addr());
-    }
-
-    /// How the registry wants to be shown who is asking; `None` until it has said so.
-    pub(crate) fn scheme(&self) -> Option<Scheme> {
-        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Remembers it; true if it is news.
-    pub(crate) fn learn_scheme(&self, scheme: Scheme) -> bool {
-        let mut known = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = known.as_ref() != Some(&scheme);
-        *known = Some(scheme);
-        news
     }
 }
 

@@ -24,6 +24,7 @@ mod manifest;
 mod manifests;
 mod pause;
 mod plan;
+mod schemes;
 mod scope;
 mod sent;
 mod session;

@@ -18,10 +18,11 @@ use url::Url;
 
 use crate::{
     answer::{Asked, ERROR_LIMIT, Refusal, read_limited},
-    auth::{Realm, basic},
+    auth::basic,
     exchange::delays,
     host::Host,
     pause::retry_after,
+    schemes::Realm,
     scope::Scopes,
     sent::Sent,
     transport,

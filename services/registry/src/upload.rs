@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use crate::{
-    answer::Asked, auth::Turn, copy::Progress, download::Download, exchange::Call,
+    answer::Asked, auth::Turn, copy::Progress, download::Download, exchange::Call, host,
     manifest::Descriptor, manifests::content_digest, session::Session, transport,
 };
 
@@ -130,6 +130,7 @@ impl Upload {
         let mut turn = Turn::new(session, session.scopes(), true);
         let own = session.host.is_own(&url);
         let authorization = if own { turn.header(asked).await? } else { None };
+        let place = host::place(&url);
         let flow = Arc::clone(&pieces.flow);
         let mut request = session
             .host
@@ -145,7 +146,15 @@ impl Upload {
             sent = request.send() => sent.map_err(|error| transport::explain(error, asked))?,
             failure = flow.watch(session, asked) => return Err(failure),
         };
-        response.extensions_mut().insert(turn.sent());
+        if own {
+            response.extensions_mut().insert(turn.sent());
+        } else if !response.status().is_success() {
+            // Whatever another host says of authorization or pauses is not the registry's word.
+            let status = response.status();
+            let what = if status.is_client_error() { "the upload was forgotten: " } else { "" };
+            let text = format!("{what}HTTP {} from {place}", status.as_u16());
+            return Err(asked.unavailable(&text));
+        }
         self.completed(response, blob, &mut turn, asked).await
     }
 
@@ -207,8 +216,13 @@ async fn delete(session: &Session, location: &Url) {
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");
     call.renew = false;
     call.deadline = Some(Instant::now() + CANCEL_TIMEOUT);
-    if let Err(error) = session.call(&call).await {
-        tracing::debug!(failure = %error.failure, "an upload could not be cancelled");
+    let sent = if session.host.is_own(location) {
+        session.call(&call).await.map_err(Failure::from)
+    } else {
+        session.call_foreign(&call).await
+    };
+    if let Err(failure) = sent {
+        tracing::debug!(%failure, "an upload could not be cancelled");
     }
 }
 

@@ -292,3 +292,55 @@ async fn two_credentials_of_one_host_are_kept_apart() {
     assert!(keys.refused.lock().unwrap().is_empty(), "a refused mount refuses no credential");
     assert_eq!(Digest::sha256(b"layer"), layer);
 }
+
+#[tokio::test]
+async fn a_remembered_realm_that_fails_is_forgotten_and_the_challenge_heard_anew() {
+    let registry = Fake::start().await;
+    let (first, second) = (Fake::start().await, Fake::start().await);
+    for realm in [&first, &second] {
+        realm.hook(|_| Some(with(200, &[], r#"{"token":"t","expires_in":0}"#)));
+    }
+    let mut config = registry.config();
+    config.token_realms = [&first, &second].map(|realm| realm.address.to_string()).to_vec();
+    let session =
+        session(config, Keys::one("robot", SECRET), &registry.repository("a/b"), Access::Pull);
+    let wants = |realm: String| {
+        registry.hook(move |seen| (seen.authorization() != "Bearer t").then(|| challenge(&realm)));
+    };
+    // One that no configuration names, from a proxy that stood in for the registry a moment.
+    wants("https://login.example.com/token".to_owned());
+    let failure = session.manifest(&tag("v1")).await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::AddressRefused);
+    wants(first.url("/token"));
+    assert_eq!(session.manifest(&tag("v1")).await.unwrap(), None);
+    // The realm is moved; the old one is gone, knows nothing, or refuses everybody.
+    for (code, old, new) in [(502, &first, &second), (404, &second, &first), (401, &first, &second)]
+    {
+        wants(new.url("/token"));
+        old.hook(move |_| Some(status(code)));
+        new.hook(|_| Some(with(200, &[], r#"{"token":"t","expires_in":0}"#)));
+        assert_eq!(session.manifest(&tag("v1")).await.unwrap(), None, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn each_repository_has_a_realm_of_its_own() {
+    let fake = Fake::start().await;
+    let realms = [fake.url("/token/a"), fake.url("/token/c")];
+    fake.hook(move |seen| {
+        if let Some(team) = seen.path.strip_prefix("/token/") {
+            return Some(with(200, &[], format!(r#"{{"token":"{team}"}}"#)));
+        }
+        let team = if seen.path.contains("/a/") { 0 } else { 1 };
+        let wanted = ["Bearer a", "Bearer c"][team];
+        (seen.authorization() != wanted).then(|| challenge(&realms[team]))
+    });
+    let registries = registries([fake.config()], Keys::one("robot", SECRET));
+    for _ in 0..2 {
+        for name in ["a/b", "c/d"] {
+            let session = registries.session(&fake.repository(name), Access::Pull).unwrap();
+            assert_eq!(session.manifest(&tag("v1")).await.unwrap(), None);
+        }
+    }
+    assert_eq!((fake.count("GET", "/token/"), fake.count("GET", "/manifests/")), (2, 6));
+}

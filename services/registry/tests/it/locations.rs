@@ -174,3 +174,31 @@ async fn when_a_redirected_url_expires_the_registry_is_asked_again() {
     copy(&from, &to, &image.digest).await.unwrap();
     assert_eq!(source.count("GET", "/blobs/"), 2);
 }
+
+#[tokio::test]
+async fn what_another_host_refuses_is_an_upload_forgotten_and_teaches_nothing() {
+    let challenge = [("www-authenticate", r#"Bearer realm="http://127.0.0.1:9/token""#)];
+    for refusal in [
+        with(401, &challenge, ""),
+        with(403, &challenge, ""),
+        with(404, &[], ""),
+        with(429, &[("retry-after", "3600")], ""),
+        with(503, &[("retry-after", "3600")], ""),
+    ] {
+        let code = refusal.status();
+        let (target, storage) = (Fake::start().await, Fake::start().await);
+        uploads_at(&target, storage.url("/bucket/key?sig=abc"));
+        let refusal = std::sync::Mutex::new(Some(refusal));
+        storage.hook(move |seen| {
+            let refused = seen.is("PUT", "/").then(|| refusal.lock().unwrap().take()).flatten();
+            Some(refused.unwrap_or_else(|| status(201)))
+        });
+        send(&target, target.config()).await.unwrap_or_else(|failure| panic!("{code} {failure}"));
+        assert_eq!(storage.count("PUT", "/bucket/"), 2, "{code}");
+        assert_eq!(target.count("POST", "/uploads/"), 2, "{code}");
+        let known = |seen: &Seen| {
+            seen.authorization().is_empty() || seen.authorization().starts_with("Basic ")
+        };
+        assert!(target.seen().iter().all(known), "{code}");
+    }
+}
