@@ -24,3 +24,7 @@ mod secrets;
 mod secrets_echo;
 mod vault;
 mod vault_scene;
+mod badinput;
+mod badinput_content;
+mod badinput_keys;
+mod rights;
