@@ -25,7 +25,9 @@ CREATE TABLE job (
     CHECK ((state = 'running') = (lease_token IS NOT NULL AND lease_expires_at IS NOT NULL))
 );
 
-CREATE INDEX job_claimable ON job (priority DESC, id) WHERE state = 'queued';
+-- A job that has waited goes behind those that have not: `run_at` before `id`.
+CREATE INDEX job_claimable ON job (priority DESC, run_at, id) WHERE state = 'queued';
+CREATE INDEX job_due ON job (run_at) WHERE state = 'queued';
 CREATE INDEX job_leased ON job (lease_expires_at) WHERE state = 'running';
 CREATE INDEX job_blocked ON job (blocked_on) WHERE blocked_on IS NOT NULL AND state = 'queued';
 CREATE INDEX job_by_release ON job (release_id);

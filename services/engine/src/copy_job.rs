@@ -24,6 +24,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(crate) async fn copy_job(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
+        self.attempts_left(job)?;
         if job.late {
             return Err(expired());
         }

@@ -16,9 +16,9 @@ mod tag_job;
 mod tag_move;
 mod worker;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use colophon_domain::{Clock, Digest};
+use colophon_domain::{Clock, Digest, Repository};
 use colophon_registry::{Manifest, Registries};
 use colophon_store::Store;
 use moka::future::Cache;
@@ -27,9 +27,11 @@ use tokio::sync::Notify;
 pub use settings::WorkSettings;
 pub use worker::Worker;
 
-/// Manifests are kept by digest, up to this many bytes: their bytes can never change, and a
+/// Manifests are kept by repository and digest, up to this many bytes and for a short while: a
 /// release reads the same one for each of its tags.
 const MANIFEST_CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Long enough for the tags of a release and for a burst of them.
+const MANIFEST_CACHE_TIME: Duration = Duration::from_mins(1);
 
 /// The use cases. Cheap to clone; a process has one.
 #[derive(Clone)]
@@ -38,7 +40,7 @@ pub struct Engine {
     registries: Registries,
     clock: Arc<dyn Clock>,
     settings: Arc<WorkSettings>,
-    manifests: Cache<Digest, Manifest>,
+    manifests: Cache<(Repository, Digest), Manifest>,
     /// Jobs have become claimable.
     jobs: Arc<Notify>,
     /// The same, still to be told to other processes.
@@ -55,6 +57,7 @@ impl Engine {
     ) -> Self {
         let manifests = Cache::builder()
             .max_capacity(MANIFEST_CACHE_BYTES)
+            .time_to_live(MANIFEST_CACHE_TIME)
             .weigher(|_, manifest: &Manifest| {
                 u32::try_from(manifest.bytes.len()).unwrap_or(u32::MAX)
             })

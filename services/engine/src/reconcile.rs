@@ -1,17 +1,20 @@
 //! The reconciler: finds out what became of moves whose worker died, stalled or never got an
 //! answer. It looks only after the intent's deadline and grace, when no PUT can be under way.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use colophon_domain::{Access, Failure, Reason, Result, TagOrDigest};
-use colophon_store::DueIntent;
+use colophon_store::{DueIntent, Look};
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::Engine;
 
-/// Intents taken at once.
-const BATCH: i64 = 32;
+/// Intents taken at once: no more than are looked after at once, so that none waits until its hold
+/// has run out.
+const BATCH: i64 = 8;
+/// How long a registry may take to answer; well below the hold.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a taken intent is ours; a reconciler that dies leaves it to the next one.
 const HOLD: Duration = Duration::from_secs(15);
 /// The pause after a registry could not be asked.
@@ -42,7 +45,7 @@ impl Engine {
             if due.is_empty() {
                 break;
             }
-            stream::iter(due).for_each_concurrent(8, |intent| self.resolve_one(intent)).await;
+            stream::iter(due).for_each_concurrent(None, |intent| self.resolve_one(intent)).await;
             self.wake();
         }
         let next = self.store.next_intent_due().await?;
@@ -52,15 +55,22 @@ impl Engine {
 
     async fn resolve_one(&self, due: DueIntent) {
         let reference = format!("{}:{}", due.repository, due.tag);
-        let result = tokio::time::timeout(HOLD, self.look(&due)).await.unwrap_or_else(|_| {
-            Err(Failure::new(Reason::RegistryUnavailable, "the registry did not answer in time"))
-        });
+        let result =
+            tokio::time::timeout(LOOK_TIMEOUT, self.look(&due)).await.unwrap_or_else(|_| {
+                Err(Failure::new(
+                    Reason::RegistryUnavailable,
+                    "the registry did not answer in time",
+                ))
+            });
         match result {
             Ok(()) => {}
-            Err(failure) if failure.reason() == Reason::LeaseLost => {}
+            // Another process has written the outcome.
+            Err(failure) if failure.reason() == Reason::ReferenceBlocked => {}
             Err(failure) => {
                 tracing::warn!(%reference, release = %due.release, %failure, "an open intent waits on");
-                if let Err(failure) = self.store.look_later(&due, LOOK_AGAIN).await {
+                if let Err(failure) =
+                    self.store.look_later(&due, failure.message(), LOOK_AGAIN).await
+                {
                     tracing::debug!(%reference, %failure, "another process looks after it");
                 }
             }
@@ -69,9 +79,11 @@ impl Engine {
 
     async fn look(&self, due: &DueIntent) -> Result<()> {
         let session = self.registries.session(&due.repository, Access::Push)?;
+        let asked = Instant::now();
         let head = session.head(&TagOrDigest::Tag(due.tag.clone())).await?;
         let observed = head.map(|descriptor| descriptor.digest);
-        let settled = self.store.resolve(due, observed.as_ref()).await?;
+        let look = Look::since(observed.as_ref(), asked);
+        let settled = self.store.resolve(due, look).await?;
         tracing::info!(
             reference = %format_args!("{}:{}", due.repository, due.tag), release = %due.release,
             outcome = ?settled, "an interrupted move was looked after"

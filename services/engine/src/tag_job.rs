@@ -17,6 +17,7 @@ impl Engine {
             self.store.complete(job).await?;
             return Ok(End::Done);
         }
+        self.attempts_left(job)?;
         // Looked at here too, and not only with each intent: a job that waits for Vault or for a
         // registry never comes that far.
         if job.late {
@@ -28,18 +29,24 @@ impl Engine {
             let moves = group.iter().map(|step| self.settle_tag(job, step, &session, keeper));
             ends.extend(join_all(moves).await);
         }
-        combine(ends)
+        if let Some(end) = combine(ends)? {
+            return Ok(end);
+        }
+        // Nothing is left, and no transaction that settled a tag could see that it was the last.
+        self.store.complete(job).await?;
+        Ok(End::Done)
     }
 }
 
 /// What the job does next, given what became of its tags: done if the last one was settled,
-/// else the failure that weighs most, else the longest wait.
-fn combine(ends: Vec<Result<TagEnd>>) -> Result<End> {
+/// else the failure that weighs most, else the longest wait; `None` if each was settled and none
+/// was the last.
+fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
     let mut wait: Option<End> = None;
     let mut failure: Option<Failure> = None;
     for end in ends {
         match end {
-            Ok(TagEnd::Settled(Outcome::JobDone)) => return Ok(End::Done),
+            Ok(TagEnd::Settled(Outcome::JobDone)) => return Ok(Some(End::Done)),
             Ok(TagEnd::Settled(_)) => {}
             Ok(TagEnd::Wait(next)) => {
                 if wait.as_ref().is_none_or(|held| held.delay() < next.delay()) {
@@ -56,13 +63,9 @@ fn combine(ends: Vec<Result<TagEnd>>) -> Result<End> {
     match (failure, wait) {
         // Somebody else works on the job; nothing of ours counts any more.
         (Some(failure), _) if failure.reason() == Reason::LeaseLost => Err(failure),
-        // An outcome that is awaited must be known before the job can fail.
-        (_, Some(wait)) => Ok(wait),
         (Some(failure), None) => Err(failure),
-        (None, None) => {
-            Err(Failure::new(Reason::Internal, "a job ended with unsettled tags")
-                .retry(Retry::Backoff))
-        }
+        // An outcome that is awaited must be known before the job can fail.
+        (_, wait) => Ok(wait),
     }
 }
 
@@ -93,14 +96,16 @@ mod tests {
     fn an_awaited_outcome_comes_before_a_failure() {
         let failed = || Err(Failure::new(Reason::RegistryDenied, "no"));
         assert!(
-            matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(End::Wait { delay, .. }) if delay.as_secs() == 3)
+            matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(Some(End::Wait { delay, .. })) if delay.as_secs() == 3)
         );
         assert!(
             matches!(combine(vec![failed(), Ok(TagEnd::Settled(Outcome::JobGoesOn))]), Err(f) if f.reason() == Reason::RegistryDenied)
         );
         assert!(matches!(
             combine(vec![Ok(TagEnd::Settled(Outcome::JobDone)), Ok(wait(1))]),
-            Ok(End::Done)
+            Ok(Some(End::Done))
         ));
+        let both = || Ok(TagEnd::Settled(Outcome::JobGoesOn));
+        assert!(matches!(combine(vec![both(), both()]), Ok(None)));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use colophon_domain::{Decision, Digest, Failure, Reason, Result, Retry, TagOrDigest, decide};
 use colophon_registry::{Manifest, PutError, Session};
-use colophon_store::{Begun, Blocker, Claimed, Intent, Move, Outcome};
+use colophon_store::{Begun, Blocker, Claimed, Intent, Look, Move, Outcome};
 
 use crate::{Engine, lease::Keeper, worker::End};
 
@@ -58,12 +58,13 @@ impl Engine {
             if let Some(blocker) = &head.blocker {
                 return Ok(TagEnd::Wait(self.blocked(step, blocker)));
             }
+            let asked = Instant::now();
             let observed = observe(session, step).await?;
             let decision =
                 decide(step.kind, &step.wanted, observed.as_ref(), step.ticket, head.state);
             if decision != Decision::Move {
-                let outcome =
-                    self.store.settle_without_move(step, head.tag_seq, observed.as_ref()).await?;
+                let look = Look::since(observed.as_ref(), asked);
+                let outcome = self.store.settle_without_move(step, head.tag_seq, look).await?;
                 if outcome == Outcome::Stale {
                     continue;
                 }
@@ -73,12 +74,10 @@ impl Engine {
             let manifest = self.manifest(session, &step.wanted).await?;
             let begun = Instant::now();
             let window = keeper.put_window(self.settings.put_timeout)?;
-            let grace = self.settings.grace;
-            match self
-                .store
-                .begin_move(step, head.tag_seq, observed.as_ref(), window, grace)
-                .await?
-            {
+            // The reconciler, too, gives the registry its time to show what it has accepted.
+            let grace = self.settings.grace + self.settings.consistency_window;
+            let look = Look::since(observed.as_ref(), asked);
+            match self.store.begin_move(step, head.tag_seq, look, window, grace).await? {
                 Begun::Stale => {}
                 Begun::Intent(intent) => {
                     match self.send(step, &intent, session, &manifest, begun + window).await? {
@@ -121,11 +120,13 @@ impl Engine {
             Err(PutError::NotApplied(failure)) => Some(failure),
             Err(PutError::Unknown(failure)) => return self.unknown(step, &failure).await,
         };
-        let observed = match self.look_after(session, step, intent, refusal.is_some()).await {
-            Ok(observed) => observed,
+        let looked = self.look_after(session, step, intent, refusal.is_some()).await;
+        let (observed, asked) = match looked {
+            Ok(looked) => looked,
             Err(failure) => return self.unknown(step, &failure).await,
         };
-        let outcome = self.record(step, intent, observed.as_ref(), refusal.as_ref()).await?;
+        let seen = (observed.as_ref(), asked);
+        let outcome = self.record(step, intent, seen, refusal.as_ref()).await?;
         match refusal {
             Some(failure) if observed.as_ref() != Some(&step.wanted) => {
                 if failure.reason() == Reason::ContentMissing {
@@ -156,12 +157,13 @@ impl Engine {
         step: &Move,
         intent: &Intent,
         refused: bool,
-    ) -> Result<Option<Digest>> {
+    ) -> Result<(Option<Digest>, Instant)> {
         let end = Instant::now() + self.settings.consistency_window;
         loop {
+            let asked = Instant::now();
             let observed = observe(session, step).await?;
             if refused || observed != intent.old || Instant::now() >= end {
-                return Ok(observed);
+                return Ok((observed, asked));
             }
             tokio::time::sleep(STALE_PAUSE).await;
         }
@@ -173,12 +175,13 @@ impl Engine {
         &self,
         step: &Move,
         intent: &Intent,
-        observed: Option<&Digest>,
+        (observed, asked): (Option<&Digest>, Instant),
         refusal: Option<&Failure>,
     ) -> Result<Outcome> {
         let mut tries = 0;
         loop {
-            match self.store.finish_move(step, intent, observed, refusal).await {
+            let look = Look::since(observed, asked);
+            match self.store.finish_move(step, intent, look, refusal).await {
                 Err(failure) if failure.reason() == Reason::DatabaseUnavailable && tries < 20 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(250)).await;
@@ -222,7 +225,8 @@ impl Engine {
 
     /// The manifest to put under a tag, from the target itself: its content is there by now.
     async fn manifest(&self, session: &Session, digest: &Digest) -> Result<Manifest> {
-        if let Some(manifest) = self.manifests.get(digest).await {
+        let key = (session.repository().clone(), digest.clone());
+        if let Some(manifest) = self.manifests.get(&key).await {
             return Ok(manifest);
         }
         let what = TagOrDigest::Digest(digest.clone());
@@ -233,7 +237,7 @@ impl Engine {
             )
             .remedy("publish from a source that exists")
         })?;
-        self.manifests.insert(digest.clone(), manifest.clone()).await;
+        self.manifests.insert(key, manifest.clone()).await;
         Ok(manifest)
     }
 }

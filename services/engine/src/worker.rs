@@ -7,13 +7,19 @@ use std::{
 
 use colophon_domain::{Failure, JobKind, Reason, Repository, Result, Retry, Tag};
 use colophon_store::{Claimed, GaveUp};
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Engine, lease::Keeper};
 
 /// How long running jobs may go on after the worker was told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// The pause before the end of an attempt is written once more.
+const END_PAUSE: Duration = Duration::from_millis(500);
 
 /// How an attempt ended that did not fail.
 #[derive(Debug)]
@@ -46,42 +52,57 @@ impl Worker {
     }
 
     /// Works until it is told to stop; running jobs then have a while to end, and what is left
-    /// of them goes on elsewhere when their leases run out.
+    /// of them goes on elsewhere at once.
     pub async fn run(self, shutdown: CancellationToken) {
-        let helpers = shutdown.child_token();
-        let mut background = JoinSet::new();
-        let engine = self.engine.clone();
-        let token = helpers.clone();
-        background.spawn(async move { engine.reconcile(token).await });
-        let engine = self.engine.clone();
-        let token = helpers.clone();
-        background.spawn(async move { engine.listen(token).await });
-        let engine = self.engine.clone();
-        background.spawn(async move { engine.reap(helpers).await });
-
+        let mut background = self.background(&shutdown);
         let mut running = JoinSet::new();
+        let drain = CancellationToken::new();
         let slots = Arc::new(Semaphore::new(self.engine.settings.concurrency));
         while !shutdown.is_cancelled() {
             while running.try_join_next().is_some() {}
-            tokio::select! {
-                () = self.turn(&slots, &mut running) => {}
+            let permits = tokio::select! {
+                permits = free(&slots) => permits,
                 () = shutdown.cancelled() => break,
+                Some(_) = background.join_next() => {
+                    tracing::error!("a part of the worker broke down; the worker ends");
+                    break;
+                }
+            };
+            // Not to be broken off: a claim that was sent is answered, or its jobs wait for nobody.
+            let idle = self.claim(permits, &mut running, &drain).await;
+            tokio::select! {
+                () = self.rest(), if idle => {}
+                () = shutdown.cancelled() => {}
+                () = std::future::ready(()), if !idle => {}
             }
         }
         let drained = async { while running.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            tracing::warn!("jobs were broken off; they go on elsewhere");
+            drain.cancel();
+            while running.join_next().await.is_some() {}
         }
         background.shutdown().await;
     }
 
-    /// Waits for a free slot, claims what there is, or waits for a reason to look again.
-    async fn turn(&self, slots: &Arc<Semaphore>, running: &mut JoinSet<()>) {
-        let Ok(first) = slots.clone().acquire_owned().await else { return };
-        let mut permits = vec![first];
-        while let Ok(permit) = slots.clone().try_acquire_owned() {
-            permits.push(permit);
-        }
+    /// What goes on beside the jobs.
+    fn background(&self, shutdown: &CancellationToken) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.reconcile(token).await });
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.listen(token).await });
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.reap(token).await });
+        tasks
+    }
+
+    /// Claims as many jobs as there are permits and begins them; true if there were none.
+    async fn claim(
+        &self,
+        permits: Vec<OwnedSemaphorePermit>,
+        running: &mut JoinSet<()>,
+        drain: &CancellationToken,
+    ) -> bool {
         let asked = Instant::now();
         let settings = &self.engine.settings;
         let limit = i64::try_from(permits.len()).unwrap_or(i64::MAX);
@@ -90,21 +111,18 @@ impl Worker {
             Err(failure) => {
                 tracing::warn!(%failure, "no jobs can be claimed");
                 tokio::time::sleep(settings.poll_interval).await;
-                return;
+                return true;
             }
         };
-        if claimed.is_empty() {
-            drop(permits);
-            self.rest().await;
-            return;
-        }
+        let idle = claimed.is_empty();
         for (job, permit) in claimed.into_iter().zip(permits) {
-            let engine = self.engine.clone();
+            let (engine, drain) = (self.engine.clone(), drain.clone());
             running.spawn(async move {
-                engine.work(job, asked).await;
+                engine.work(job, asked, &drain).await;
                 drop(permit);
             });
         }
+        idle
     }
 
     async fn rest(&self) {
@@ -160,34 +178,56 @@ impl Engine {
     }
 
     /// One attempt of one job.
-    async fn work(&self, job: Claimed, asked: Instant) {
+    async fn work(&self, job: Claimed, asked: Instant, drain: &CancellationToken) {
         let length = self.settings.lease;
         let copies = job.kind == JobKind::Copy;
         let until = asked + length;
         let keeper = Keeper::start(self.store.clone(), job.lease, length, until, copies);
+        // Dropping the attempt closes its connections: nothing of it goes on.
         let result = tokio::select! {
             result = self.attempt(&job, &keeper) => result,
-            // Dropping the attempt closes its connections: nothing of it goes on.
             () = keeper.lost() => {
                 tracing::warn!(job = job.lease.job, release = %job.release, "the lease was lost");
                 return;
             }
+            () = drain.cancelled() => Ok(End::Wait {
+                waiting_for: "another worker: this one was stopped".to_owned(),
+                blocked_by: None,
+                delay: Duration::ZERO,
+            }),
         };
-        if let Err(failure) = self.end(&job, result).await
-            && failure.reason() != Reason::LeaseLost
-        {
-            // The lease runs out, and another worker goes on.
-            tracing::warn!(job = job.lease.job, %failure, "the end of an attempt was not written");
-        }
+        self.write_end(&job, &result, &keeper).await;
         self.wake();
+    }
+
+    /// Writes how the attempt ended; while the database is away, again and again until the lease
+    /// runs out: then another worker goes on, at the price of an attempt.
+    async fn write_end(&self, job: &Claimed, result: &Result<End>, keeper: &Keeper) {
+        loop {
+            let Err(failure) = self.end(job, result).await else { return };
+            let away = failure.reason() == Reason::DatabaseUnavailable;
+            if failure.reason() == Reason::LeaseLost {
+                return;
+            }
+            if !away || Instant::now() >= keeper.until() {
+                tracing::warn!(job = job.lease.job, %failure, "the end of an attempt was not written");
+                return;
+            }
+            tokio::time::sleep(END_PAUSE).await;
+        }
+    }
+
+    /// Refuses to begin an attempt beyond the last one.
+    pub(crate) fn attempts_left(&self, job: &Claimed) -> Result<()> {
+        if job.failures < i32::from(self.settings.max_attempts) {
+            return Ok(());
+        }
+        Err(exhausted(None))
     }
 
     async fn attempt(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
         if job.stop {
             return Err(Failure::new(Reason::Cancelled, "the release is stopping"));
-        }
-        if job.failures >= i32::from(self.settings.max_attempts) {
-            return Err(exhausted(None));
         }
         match job.kind {
             JobKind::Copy => self.copy_job(job, keeper).await,
@@ -195,18 +235,18 @@ impl Engine {
         }
     }
 
-    async fn end(&self, job: &Claimed, result: Result<End>) -> Result<()> {
+    async fn end(&self, job: &Claimed, result: &Result<End>) -> Result<()> {
         let failure = match result {
             Ok(End::Done) => return Ok(()),
             Ok(End::Wait { waiting_for, blocked_by, delay }) => {
                 let blocked_by = blocked_by.as_ref().map(|(repository, tag)| (repository, tag));
-                return self.store.wait(job.lease, &waiting_for, blocked_by, delay).await;
+                return self.store.wait(job.lease, waiting_for, blocked_by, *delay).await;
             }
             Err(failure) => failure,
         };
         tracing::info!(
             job = job.lease.job, kind = %job.kind, release = %job.release, %failure,
-            cause = ?std::error::Error::source(&failure), "an attempt did not work"
+            cause = ?std::error::Error::source(failure), "an attempt did not work"
         );
         let attempt = u32::try_from(job.failures).unwrap_or_default();
         match (failure.reason(), failure.retry_class()) {
@@ -220,14 +260,14 @@ impl Engine {
             }
             (_, Retry::Backoff) if attempt + 1 < u32::from(self.settings.max_attempts) => {
                 let pause = self.settings.backoff(attempt, rand::random());
-                self.store.retry(job.lease, &failure, pause).await
+                self.store.retry(job.lease, failure, pause).await
             }
             (_, Retry::Backoff) => {
-                let verdict = exhausted(Some(&failure));
-                self.or_wait(job, self.store.give_up(job, &failure, &verdict).await?).await
+                let verdict = exhausted(Some(failure));
+                self.or_wait(job, self.store.give_up(job, failure, &verdict).await?).await
             }
             (_, Retry::Never) => {
-                self.or_wait(job, self.store.give_up(job, &failure, &failure).await?).await
+                self.or_wait(job, self.store.give_up(job, failure, failure).await?).await
             }
         }
     }
@@ -242,6 +282,16 @@ impl Engine {
             }
         }
     }
+}
+
+/// Waits for a free slot, and takes every other one that is free with it.
+async fn free(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
+    // The semaphore is never closed.
+    let mut permits: Vec<_> = slots.clone().acquire_owned().await.into_iter().collect();
+    while let Ok(permit) = slots.clone().try_acquire_owned() {
+        permits.push(permit);
+    }
+    permits
 }
 
 fn exhausted(last: Option<&Failure>) -> Failure {

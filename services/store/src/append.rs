@@ -21,6 +21,35 @@ pub struct Author {
     pub reason: String,
 }
 
+/// What the registry showed, and how long ago it was asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Look<'a> {
+    /// What the tag pointed to; `None` if there was no such tag.
+    pub digest: Option<&'a Digest>,
+    /// The time since the question was sent.
+    pub age: std::time::Duration,
+}
+
+impl<'a> Look<'a> {
+    /// A look that is too old to decide by.
+    const STALE: std::time::Duration = std::time::Duration::from_secs(5);
+
+    /// A look at this moment.
+    pub fn now(digest: Option<&'a Digest>) -> Self {
+        Self { digest, age: std::time::Duration::ZERO }
+    }
+
+    /// A look that began at `since`.
+    pub fn since(digest: Option<&'a Digest>, since: std::time::Instant) -> Self {
+        Self { digest, age: since.elapsed() }
+    }
+
+    /// Whether too much may have happened since.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.age > Self::STALE
+    }
+}
+
 /// The newest state of a reference, locked until the transaction ends.
 pub(crate) struct LockedHead<'a> {
     pub(crate) repository: &'a Repository,
@@ -30,8 +59,8 @@ pub(crate) struct LockedHead<'a> {
     pub(crate) moved_ticket: Option<i64>,
     leaf_hash: Option<LeafHash>,
     observed_at: Option<OffsetDateTime>,
-    /// The tag was seen in this transaction.
-    seen: bool,
+    /// The tag was seen so long before this transaction.
+    seen: Option<std::time::Duration>,
     /// When the next entry is recorded: later than every one before.
     at: OffsetDateTime,
 }
@@ -58,7 +87,7 @@ impl<'a> LockedHead<'a> {
         let row = sqlx::query!(
             r#"
             SELECT tag_seq, digest, moved_ticket, leaf_hash, observed_at,
-                   GREATEST(colophon_now(), last_at + interval '1 microsecond') AS "at!"
+                   GREATEST(colophon_now(), last_at + interval '1 microsecond', observed_at) AS "at!"
             FROM tag_head WHERE registry = $1 AND repository = $2 AND tag = $3
             FOR UPDATE
             "#,
@@ -77,29 +106,31 @@ impl<'a> LockedHead<'a> {
             moved_ticket: row.moved_ticket,
             leaf_hash,
             observed_at: row.observed_at,
-            seen: false,
+            seen: None,
             at: row.at,
         })
     }
 
     /// Writes what was observed where it is not what the newest entry says: the tag was there
     /// before us (`baseline`), or somebody else moved it (`drift`) or removed it (`deleted`).
-    /// That it was seen is written with the next entry, or by [`Self::touch`].
+    /// When it was seen is written with the next entry, or by [`Self::touch`].
     pub(crate) async fn observe(
         &mut self,
         store: &Store,
         conn: &mut PgConnection,
-        observed: Option<&Digest>,
+        look: Look<'_>,
     ) -> Result<(), Fault> {
-        self.seen = true;
-        if self.digest.as_ref() != observed {
-            let kind = match observed {
+        self.seen = Some(look.age);
+        if self.digest.as_ref() != look.digest {
+            let kind = match look.digest {
                 Some(_) if self.tag_seq == 0 => Kind::Baseline,
                 Some(_) => Kind::Drift,
                 None => Kind::Deleted,
             };
             let not_before = if kind == Kind::Baseline { None } else { self.observed_at };
-            let draft = Draft { new: observed, not_before, ..Draft::default() };
+            // Not later than the entry itself, also where the database's clock was put back.
+            let not_before = not_before.map(|time| time.min(self.at));
+            let draft = Draft { new: look.digest, not_before, ..Draft::default() };
             self.append(store, conn, kind, Purpose::Observation, draft, None).await?;
         }
         Ok(())
@@ -122,8 +153,6 @@ impl<'a> LockedHead<'a> {
             Failure::new(Reason::Internal, "an entry of the ledger cannot be written")
                 .caused_by(error)
         })?;
-        // Everything but an intent is a look at the registry.
-        self.seen |= kind != Kind::Intent;
         if kind != Kind::Intent {
             self.digest = draft.new.cloned();
         }
@@ -136,17 +165,23 @@ impl<'a> LockedHead<'a> {
         Ok(entry.id)
     }
 
+    /// For an outcome: what was seen, and when.
+    pub(crate) fn seen(&mut self, look: Look<'_>) {
+        self.seen = Some(look.age);
+    }
+
     /// Writes that the tag was seen where the newest entry says, where no entry follows.
     pub(crate) async fn touch(self, conn: &mut PgConnection) -> Result<(), Fault> {
         sqlx::query!(
             r#"
-            UPDATE tag_head SET observed_at = GREATEST(observed_at, $4)
+            UPDATE tag_head SET observed_at = GREATEST(observed_at, $4::timestamptz - $5::float8 * interval '1 second')
             WHERE registry = $1 AND repository = $2 AND tag = $3
             "#,
             self.repository.registry().as_str(),
             self.repository.name(),
             self.tag.as_str(),
             self.at,
+            self.seen.unwrap_or_default().as_secs_f64(),
         )
         .execute(conn)
         .await?;
@@ -244,7 +279,7 @@ async fn insert(
             UPDATE tag_head
             SET tag_seq = $5, leaf_hash = sha256('\x00'::bytea || $16::bytea), digest = $22,
                 last_at = $10, moved_ticket = GREATEST(moved_ticket, $23),
-                observed_at = CASE WHEN $24 THEN $10 ELSE observed_at END
+                observed_at = GREATEST(observed_at, $10 - $24::float8 * interval '1 second')
             WHERE registry = $2 AND repository = $3 AND tag = $4
         )
         INSERT INTO audit_queue (entry_id) VALUES ($1)
@@ -272,7 +307,7 @@ async fn insert(
         opening.map(|opening| opening.reason.as_str()),
         head.digest.as_ref().map(Digest::as_str),
         moved_ticket,
-        head.seen,
+        head.seen.map(|age| age.as_secs_f64()),
     )
     .execute(conn)
     .await?;

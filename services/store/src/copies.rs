@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use crate::{
     Claimed, Store, fan_in,
-    intents::may_go_on,
+    intents::fence,
     outcomes::{Verdict, settle},
-    rows, tx,
+    rows,
+    tx::{self, Bounded as _},
 };
 
 /// One unique tag that must be free, or at the digest, before anything is copied.
@@ -34,8 +35,8 @@ impl Store {
             release,
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         rows.into_iter()
             .map(|row| {
                 Ok(UniqueTag {
@@ -51,8 +52,8 @@ impl Store {
     pub async fn mark_checked(&self, release: Uuid) -> Result<()> {
         sqlx::query!("UPDATE release SET checked = true WHERE id = $1", release)
             .execute(&self.pool)
-            .await
-            .map_err(tx::lost)?;
+            .bounded()
+            .await?;
         Ok(())
     }
 
@@ -60,7 +61,7 @@ impl Store {
     pub async fn refuse(&self, job: &Claimed, task: &UniqueTag, at: &Digest) -> Result<()> {
         tx::run("refuse", || async {
             let mut tx = self.pool.begin().await?;
-            may_go_on(&mut tx, job.lease).await?;
+            fence(&mut tx, job.lease).await?;
             let message = format!(
                 "the unique tag {}:{} is at {at} already and never moves; take a new tag, or \
                  publish that digest",
@@ -83,7 +84,7 @@ impl Store {
     pub async fn finish_copy(&self, job: &Claimed, totals: &CopyTotals) -> Result<()> {
         tx::run("finish_copy", || async {
             let mut tx = self.pool.begin().await?;
-            crate::intents::fence(&mut tx, job.lease).await?;
+            fence(&mut tx, job.lease).await?;
             sqlx::query!(
                 r#"
                 UPDATE publication SET state = 'COPIED', blobs_copied = $2, blobs_present = $3,
@@ -123,8 +124,8 @@ impl Store {
             totals.bytes_total,
         )
         .execute(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(())
     }
 }

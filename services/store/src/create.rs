@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     Store,
-    tx::{self, Fault},
+    tx::{self, Bounded as _, Fault},
 };
 
 /// A release to be accepted.
@@ -66,8 +66,8 @@ impl Store {
             key,
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         match row {
             None => Ok(None),
             Some(row) if row.fingerprint == fingerprint => Ok(Some(row.release_id)),

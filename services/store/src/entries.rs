@@ -4,7 +4,7 @@ use colophon_domain::{EntryQuery, EntryView, Reference, Repository, Result, Tag}
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::{Store, releases::like_patterns, rows, tx};
+use crate::{Store, releases::like_patterns, rows, tx::Bounded as _};
 
 /// An entry with its opening, as the database holds it.
 pub(crate) struct EntryRow {
@@ -93,8 +93,8 @@ impl Store {
             i64::from(query.limit),
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         rows.into_iter().map(EntryRow::view).collect()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use colophon_domain::{Digest, HeadState, Repository, Result, Tag};
 use uuid::Uuid;
 
-use crate::{Claimed, Move, Store, rows, tx};
+use crate::{Claimed, Move, Store, rows, tx::Bounded as _};
 
 /// The newest state of a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +50,8 @@ impl Store {
             tag.as_str(),
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         let blocker = row.tag_move_id.zip(row.release_id).map(|(tag_move, release)| Blocker {
             release,
             tag_move,
@@ -78,8 +78,8 @@ impl Store {
             job.kind.as_str(),
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         rows.into_iter()
             .map(|row| {
                 let (kind, tag) = (rows::tag_kind(&row.kind)?, rows::tag(&row.tag)?);

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     Claimed, Lease, Store,
-    append::{Author, Draft, LockedHead},
+    append::{Author, Draft, LockedHead, Look},
     tx::{self, Fault},
 };
 
@@ -100,23 +100,23 @@ impl Store {
     ///
     /// `tag_seq` is the number of entries that was read before the observation. `window` is how
     /// long the PUT may take from now on, `grace` how much longer it may be under way in the
-    /// network after that.
+    /// network, or invisible in the registry, after that.
     pub async fn begin_move(
         &self,
         step: &Move,
         tag_seq: i64,
-        observed: Option<&Digest>,
+        look: Look<'_>,
         window: Duration,
         grace: Duration,
     ) -> Result<Begun> {
-        tx::run("begin_move", || self.try_begin(step, tag_seq, observed, window, grace)).await
+        tx::run("begin_move", || self.try_begin(step, tag_seq, look, window, grace)).await
     }
 
     async fn try_begin(
         &self,
         step: &Move,
         tag_seq: i64,
-        observed: Option<&Digest>,
+        look: Look<'_>,
         window: Duration,
         grace: Duration,
     ) -> Result<Begun, Fault> {
@@ -124,22 +124,23 @@ impl Store {
         may_go_on(&mut tx, step.lease).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
         let state = HeadState { moved_ticket: head.moved_ticket };
-        let decision = decide(step.kind, &step.wanted, observed, step.ticket, state);
+        let decision = decide(step.kind, &step.wanted, look.digest, step.ticket, state);
         // Opening or closing an intent writes an entry: at the same number there is still none.
-        if head.tag_seq != tag_seq || decision != Decision::Move {
+        if head.tag_seq != tag_seq || decision != Decision::Move || look.is_stale() {
             return Ok(Begun::Stale);
         }
-        head.observe(self, &mut tx, observed).await?;
+        head.observe(self, &mut tx, look).await?;
         let draft = step.draft(Some(&step.wanted));
         let id = head.append(self, &mut tx, Kind::Intent, Purpose::Publish, draft, None).await?;
-        open(&mut tx, step, id, observed, window, grace).await?;
+        open(&mut tx, step, id, look.digest, window, grace).await?;
         tx.commit().await?;
-        Ok(Begun::Intent(Intent { id, old: observed.cloned() }))
+        Ok(Begun::Intent(Intent { id, old: look.digest.cloned() }))
     }
 }
 
-/// The fence of a lease, and the last look at the release before something is done for it: it
-/// is shared-locked, so that a cancel is either seen here or comes too late.
+/// The fence of a lease, and the last look at the release before something is done for it. Both
+/// rows are share-locked: nobody can take the job over or cancel the release before the commit,
+/// and the tags of one job do not wait for each other.
 pub(crate) async fn may_go_on(conn: &mut PgConnection, lease: Lease) -> Result<(), Fault> {
     let row = sqlx::query!(
         r#"
@@ -147,7 +148,7 @@ pub(crate) async fn may_go_on(conn: &mut PgConnection, lease: Lease) -> Result<(
                COALESCE(r.not_after < colophon_now(), false) AS "late!"
         FROM job j JOIN release r ON r.id = j.release_id
         WHERE j.id = $1 AND j.lease_token = $2 AND j.state = 'running'
-        FOR UPDATE OF j FOR SHARE OF r
+        FOR SHARE
         "#,
         lease.job,
         lease.token,
@@ -169,12 +170,23 @@ pub(crate) async fn may_go_on(conn: &mut PgConnection, lease: Lease) -> Result<(
     }
 }
 
-/// The fence of a lease alone.
+/// The fence of a lease, for a transaction that settles one of the job's tags: others may do the
+/// same at once, and nobody can take the job over before the commit.
+pub(crate) async fn fence_shared(conn: &mut PgConnection, lease: Lease) -> Result<(), Fault> {
+    let row = sqlx::query_scalar!(
+        "SELECT id FROM job WHERE id = $1 AND lease_token = $2 AND state = 'running' FOR SHARE",
+        lease.job,
+        lease.token,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|_| ()).ok_or_else(|| lease_lost().into())
+}
+
+/// The fence of a lease, for a transaction that ends the job or the attempt.
 pub(crate) async fn fence(conn: &mut PgConnection, lease: Lease) -> Result<(), Fault> {
     let row = sqlx::query_scalar!(
-        r#"
-        SELECT id FROM job WHERE id = $1 AND lease_token = $2 AND state = 'running' FOR UPDATE
-        "#,
+        "SELECT id FROM job WHERE id = $1 AND lease_token = $2 AND state = 'running' FOR UPDATE",
         lease.job,
         lease.token,
     )

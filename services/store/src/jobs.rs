@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Failure, Reason, Repository, Result, Tag};
+use colophon_domain::{Failure, Reason, Repository, Result, Retry, Tag};
 use sqlx::PgConnection;
 
 use crate::{
     Claimed, Lease, Store, fan_in,
     intents::fence,
     outcomes::{blocked_on, shown},
-    tx::{self, Fault},
+    tx::{self, Bounded as _, Fault},
 };
 
 /// What became of giving up.
@@ -46,8 +46,8 @@ impl Store {
             delay.as_secs_f64(),
         )
         .execute(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(())
     }
 
@@ -120,7 +120,8 @@ impl Store {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             if fan_in::tags_left(&mut tx, job.publication, job.kind).await? {
-                return Err(Failure::new(Reason::Internal, "a job with unsettled tags").into());
+                let text = "a job has unsettled tags";
+                return Err(Failure::new(Reason::Internal, text).retry(Retry::Backoff).into());
             }
             fan_in::complete(&mut tx, job.lease.job).await?;
             tx.commit().await?;

@@ -23,11 +23,12 @@ mod wake;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
+use crate::tx::Bounded as _;
 use colophon_domain::{Entropy, Failure, Reason, Result};
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
-pub use append::Author;
+pub use append::{Author, Look};
 pub use copies::UniqueTag;
 pub use create::{Created, NewRelease};
 pub use heads::{Blocker, Head};
@@ -44,7 +45,9 @@ const RESTED: Duration = Duration::from_millis(500);
 /// Between two statements of a transaction there is no waiting for anything. A process that
 /// stands still there (stopped, swapped out, cut off) must not keep its locks: nobody could take
 /// its job over or publish to its tags.
-const PATIENCE_WITHIN_TRANSACTIONS: &str = "SET idle_in_transaction_session_timeout = '5s'";
+/// And no statement of ours takes long.
+const PATIENCE: &str =
+    "SET idle_in_transaction_session_timeout = '5s'; SET statement_timeout = '25s'";
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -73,7 +76,7 @@ impl Store {
             .test_before_acquire(false)
             .after_connect(|connection, _| {
                 Box::pin(async move {
-                    sqlx::query(PATIENCE_WITHIN_TRANSACTIONS).execute(connection).await?;
+                    sqlx::raw_sql(PATIENCE).execute(connection).await?;
                     Ok(())
                 })
             })
@@ -93,7 +96,11 @@ impl Store {
 
     /// Brings the schema up to date; safe to run from several processes at once.
     pub async fn migrate(&self) -> Result<()> {
-        sqlx::migrate!("../../migrations").run(&self.pool).await.map_err(|error| {
+        let mut connection = self.pool.acquire().bounded().await?;
+        // A migration may take its time, on a connection that nobody else gets afterwards.
+        sqlx::raw_sql("SET statement_timeout = 0").execute(&mut *connection).bounded().await?;
+        let mut connection = connection.detach();
+        sqlx::migrate!("../../migrations").run(&mut connection).await.map_err(|error| {
             let failure = match &error {
                 sqlx::migrate::MigrateError::Execute(sqlx::Error::Database(_)) => {
                     Failure::new(Reason::Internal, "a migration was refused by the database")
@@ -115,10 +122,7 @@ impl Store {
 
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
-        sqlx::query_scalar!("SELECT 1 AS \"one!\"")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(tx::lost)?;
+        sqlx::query_scalar!("SELECT 1 AS \"one!\"").fetch_one(&self.pool).bounded().await?;
         Ok(())
     }
 

@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     Intent, Move, Store,
-    append::{Draft, LockedHead},
+    append::{Draft, LockedHead, Look},
     fan_in,
-    intents::{fence, lease_lost, may_go_on},
-    tx::{self, Fault},
+    intents::{fence_shared, may_go_on},
+    tx::{self, Bounded as _, Fault},
 };
 
 /// What a move came to, as the registry shows it.
@@ -44,7 +44,8 @@ impl Settled {
 /// Whether anything is left to do in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The tag is settled; the job has other tags.
+    /// The tag is settled; the job has other tags, or two were settled at the same moment and
+    /// neither saw the other: then [`Store::complete`] ends the job.
     JobGoesOn,
     /// The job is done; other jobs may have become claimable.
     JobDone,
@@ -66,38 +67,39 @@ impl Store {
         &self,
         step: &Move,
         intent: &Intent,
-        observed: Option<&Digest>,
+        look: Look<'_>,
         refusal: Option<&Failure>,
     ) -> Result<Outcome> {
-        tx::run("finish_move", || self.try_finish(step, intent, observed, refusal)).await
+        tx::run("finish_move", || self.try_finish(step, intent, look, refusal)).await
     }
 
     async fn try_finish(
         &self,
         step: &Move,
         intent: &Intent,
-        observed: Option<&Digest>,
+        look: Look<'_>,
         refusal: Option<&Failure>,
     ) -> Result<Outcome, Fault> {
-        let settled = Settled::of(observed, intent.old.as_ref(), &step.wanted);
+        let settled = Settled::of(look.digest, intent.old.as_ref(), &step.wanted);
         let kind = match settled {
             Settled::Applied => Kind::Confirmed,
             Settled::NotApplied => Kind::NotApplied,
             Settled::Conflict => Kind::Conflict,
         };
         let mut tx = self.pool.begin().await?;
-        fence(&mut tx, step.lease).await?;
+        fence_shared(&mut tx, step.lease).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
         close(&mut tx, intent.id, 0, &step.repository, &step.tag).await?;
         let draft = Draft {
             intent: Some(intent.id),
             reason_code: reason_code(settled, refusal),
-            ..step.draft(observed)
+            ..step.draft(look.digest)
         };
+        head.seen(look);
         let ticket = step.ticket.filter(|_| settled == Settled::Applied);
         head.append(self, &mut tx, kind, Purpose::Publish, draft, ticket).await?;
         let verdict = verdict(settled, refusal);
-        settle(&mut tx, step.tag_move, &verdict, observed).await?;
+        settle(&mut tx, step.tag_move, &verdict, look.digest).await?;
         let outcome = self.after_tag(&mut tx, step, &verdict).await?;
         tx.commit().await?;
         Ok(outcome)
@@ -109,29 +111,29 @@ impl Store {
         &self,
         step: &Move,
         tag_seq: i64,
-        observed: Option<&Digest>,
+        look: Look<'_>,
     ) -> Result<Outcome> {
-        tx::run("settle_without_move", || self.try_settle(step, tag_seq, observed)).await
+        tx::run("settle_without_move", || self.try_settle(step, tag_seq, look)).await
     }
 
     async fn try_settle(
         &self,
         step: &Move,
         tag_seq: i64,
-        observed: Option<&Digest>,
+        look: Look<'_>,
     ) -> Result<Outcome, Fault> {
         let mut tx = self.pool.begin().await?;
         may_go_on(&mut tx, step.lease).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
         let state = HeadState { moved_ticket: head.moved_ticket };
-        let decision = decide(step.kind, &step.wanted, observed, step.ticket, state);
-        if head.tag_seq != tag_seq || decision == Decision::Move {
+        let decision = decide(step.kind, &step.wanted, look.digest, step.ticket, state);
+        if head.tag_seq != tag_seq || decision == Decision::Move || look.is_stale() {
             return Ok(Outcome::Stale);
         }
-        head.observe(self, &mut tx, observed).await?;
+        head.observe(self, &mut tx, look).await?;
         let message;
         let verdict = if let Decision::Leave(reason) = decision {
-            message = leave_message(reason, step, observed);
+            message = leave_message(reason, step, look.digest);
             head.touch(&mut tx).await?;
             let state = match reason {
                 Reason::Superseded => TagMoveState::Superseded,
@@ -139,15 +141,16 @@ impl Store {
             };
             Verdict { state, reason: Some(reason), message: &message }
         } else {
-            let draft = step.draft(observed);
+            let draft = step.draft(look.digest);
             head.append(self, &mut tx, Kind::Unchanged, Purpose::Publish, draft, step.ticket)
                 .await?;
             Verdict { state: TagMoveState::Unchanged, reason: None, message: "" }
         };
-        settle(&mut tx, step.tag_move, &verdict, observed).await?;
-        let outcome = self.after_tag(&mut tx, step, &verdict).await?;
+        settle(&mut tx, step.tag_move, &verdict, look.digest).await?;
+        // The job is ended by a transaction of its own: this one shares the lock on the release
+        // with other jobs of it, and one that shares must never ask for more.
         tx.commit().await?;
-        Ok(outcome)
+        Ok(Outcome::JobGoesOn)
     }
 
     /// Settles a tag that failed without an intent: the registry could not even be asked for a
@@ -155,7 +158,7 @@ impl Store {
     pub async fn fail_tag(&self, step: &Move, failure: &Failure) -> Result<Outcome> {
         tx::run("fail_tag", || async {
             let mut tx = self.pool.begin().await?;
-            fence(&mut tx, step.lease).await?;
+            fence_shared(&mut tx, step.lease).await?;
             let message = shown(failure);
             let verdict = Verdict {
                 state: TagMoveState::Failed,
@@ -183,8 +186,7 @@ impl Store {
             step.lease.token,
         )
         .execute(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded().await?;
         Ok(())
     }
 
@@ -260,6 +262,13 @@ fn leave_message(reason: Reason, step: &Move, observed: Option<&Digest>) -> Stri
     }
 }
 
+/// Somebody else has written the outcome, or this very call did and its answer was lost: the job
+/// looks at the tag anew.
+fn closed_already() -> Failure {
+    Failure::new(Reason::ReferenceBlocked, "the outcome of the move is written already")
+        .retry(Retry::Wait(std::time::Duration::ZERO))
+}
+
 /// Closes an intent in the name of its holder and makes jobs claimable that waited for the
 /// reference; whoever was replaced finds nothing to close.
 pub(crate) async fn close(
@@ -287,7 +296,7 @@ pub(crate) async fn close(
     )
     .fetch_one(conn)
     .await?;
-    if closed { Ok(()) } else { Err(lease_lost().into()) }
+    if closed { Ok(()) } else { Err(closed_already().into()) }
 }
 
 /// The text by which a job says which reference it waits for.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use colophon_domain::{Digest, JobKind, Reason, Reference, Repository, Result};
 use uuid::Uuid;
 
-use crate::{Store, append::Author, rows, tx};
+use crate::{Store, append::Author, rows, tx::Bounded as _};
 
 /// The right to work on a job: every write of the worker is fenced by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Store {
             r#"
             WITH next AS (
                 SELECT id FROM job
-                WHERE state = 'queued' AND run_at <= colophon_now()
-                ORDER BY priority DESC, id LIMIT $2
+                WHERE state = 'queued' AND run_at <= (SELECT colophon_now())
+                ORDER BY priority DESC, run_at, id LIMIT $2
                 FOR UPDATE SKIP LOCKED
             ), claimed AS (
                 UPDATE job SET state = 'running', worker = $1, lease_token = gen_random_uuid(),
@@ -100,8 +100,7 @@ impl Store {
             lease.as_secs_f64(),
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded().await?;
         rows.into_iter()
             .map(|row| {
                 let digest = rows::digest(&row.digest)?;
@@ -138,8 +137,8 @@ impl Store {
             "#,
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     }
 
@@ -158,8 +157,8 @@ impl Store {
             by.as_secs_f64(),
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(match stop {
             None => Renewed::Lost,
             Some(true) => Renewed::Stop,
@@ -177,8 +176,8 @@ impl Store {
             lease.job,
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(stop.unwrap_or(true))
     }
 
@@ -205,8 +204,8 @@ impl Store {
             Reason::LeaseLost.as_str(),
         )
         .execute(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(done.rows_affected())
     }
 }

@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     Settled, Store,
-    append::{Author, Draft, LockedHead},
+    append::{Author, Draft, LockedHead, Look},
     outcomes::{Verdict, close, conflict, reason_code, settle},
     rows,
-    tx::{self, Fault},
+    tx::{self, Bounded as _, Fault},
 };
 
 /// An intent without an outcome that this process has taken to look after.
@@ -71,8 +71,8 @@ impl Store {
             hold.as_secs_f64(),
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         rows.into_iter()
             .map(|row| {
                 let source = rows::repository(&row.source_registry, &row.source_repository)?;
@@ -106,22 +106,18 @@ impl Store {
             "#,
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
     }
 
     /// Records what the registry shows for a taken intent, and wakes the job that waits for it.
-    pub async fn resolve(&self, due: &DueIntent, observed: Option<&Digest>) -> Result<Settled> {
-        tx::run("resolve", || self.try_resolve(due, observed)).await
+    pub async fn resolve(&self, due: &DueIntent, look: Look<'_>) -> Result<Settled> {
+        tx::run("resolve", || self.try_resolve(due, look)).await
     }
 
-    async fn try_resolve(
-        &self,
-        due: &DueIntent,
-        observed: Option<&Digest>,
-    ) -> Result<Settled, Fault> {
-        let settled = Settled::of(observed, due.old.as_ref(), &due.wanted);
+    async fn try_resolve(&self, due: &DueIntent, look: Look<'_>) -> Result<Settled, Fault> {
+        let settled = Settled::of(look.digest, due.old.as_ref(), &due.wanted);
         let (kind, verdict) = match settled {
             Settled::Applied => {
                 (Kind::Recovered, Verdict { state: TagMoveState::Moved, reason: None, message: "" })
@@ -137,7 +133,7 @@ impl Store {
         close(&mut tx, due.id, due.epoch, &due.repository, &due.tag).await?;
         let window = settled != Settled::NotApplied;
         let draft = Draft {
-            new: observed,
+            new: look.digest,
             intent: Some(due.id),
             not_before: window.then_some(due.begun_at),
             source: Some(&due.source),
@@ -145,9 +141,10 @@ impl Store {
             reason_code: reason_code(settled, None),
             author: Some(&due.author),
         };
+        head.seen(look);
         let ticket = due.ticket.filter(|_| settled == Settled::Applied);
         head.append(self, &mut tx, kind, Purpose::Publish, draft, ticket).await?;
-        settle(&mut tx, due.tag_move, &verdict, observed).await?;
+        settle(&mut tx, due.tag_move, &verdict, look.digest).await?;
         self.wake_owner(&mut tx, due.tag_move).await?;
         tx.commit().await?;
         Ok(settled)
@@ -169,20 +166,29 @@ impl Store {
         Ok(())
     }
 
-    /// The registry could not be asked: somebody looks again after `delay`.
-    pub async fn look_later(&self, due: &DueIntent, delay: Duration) -> Result<()> {
+    /// The registry could not be asked: somebody looks again after `delay`, and whoever waits for
+    /// the job is told why.
+    pub async fn look_later(&self, due: &DueIntent, why: &str, delay: Duration) -> Result<()> {
         let done = sqlx::query!(
             r#"
+            WITH told AS (
+                UPDATE job SET waiting_for = $4
+                WHERE id IN (SELECT j.id FROM job j JOIN tag_move m
+                                 ON m.publication_id = j.publication_id AND m.kind = j.kind
+                             WHERE m.id = $5 AND j.state = 'queued' FOR UPDATE OF j SKIP LOCKED)
+            )
             UPDATE open_intent SET resolve_after = colophon_now() + $3::float8 * interval '1 second'
             WHERE intent_id = $1 AND epoch = $2
             "#,
             due.id,
             due.epoch,
             delay.as_secs_f64(),
+            format!("the outcome of an interrupted move of {}:{}: {why}", due.repository, due.tag),
+            due.tag_move,
         )
         .execute(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         if done.rows_affected() == 1 {
             return Ok(());
         }

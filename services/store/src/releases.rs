@@ -8,7 +8,7 @@ use colophon_domain::{
 };
 use uuid::Uuid;
 
-use crate::{Store, rows, tx};
+use crate::{Store, rows, tx::Bounded as _};
 
 impl Store {
     /// One release with its attempts; `None` if there is none, or the caller may not see it.
@@ -25,8 +25,8 @@ impl Store {
             &like_patterns(&visibility.readable),
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         let Some(id) = visible else { return Ok(None) };
         let Some(mut view) = self.views(&[id]).await?.pop() else { return Ok(None) };
         view.attempts = self.attempts(id).await?;
@@ -75,8 +75,8 @@ impl Store {
             i64::from(query.limit),
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         self.views(&ids).await
     }
 
@@ -91,8 +91,8 @@ impl Store {
             ids,
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         let mut publications = self.publications(ids).await?;
         rows.into_iter()
             .map(|row| {
@@ -137,8 +137,8 @@ impl Store {
             releases,
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         let mut by_release: BTreeMap<Uuid, Vec<PublicationView>> = BTreeMap::new();
         for row in rows {
             by_release.entry(row.release_id).or_default().push(PublicationView {
@@ -164,8 +164,8 @@ impl Store {
             releases,
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         let mut by_publication: BTreeMap<Uuid, Vec<TagMoveView>> = BTreeMap::new();
         for row in rows {
             by_publication.entry(row.publication_id).or_default().push(TagMoveView {
@@ -198,8 +198,8 @@ impl Store {
             release,
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
+        .bounded()
+        .await?;
         rows.into_iter()
             .map(|row| {
                 Ok(AttemptView {

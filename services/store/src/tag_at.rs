@@ -1,9 +1,14 @@
 //! What a tag pointed to at a time: the entries around that time, and what they prove.
 
 use colophon_domain::{Certainty, EntryView, Failure, Repository, Result, Tag, TagView};
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use crate::{Store, entries::EntryRow, tx};
+use crate::{
+    Store,
+    entries::EntryRow,
+    tx::{self, Fault},
+};
 
 /// The entries around a time, and when the tag was last seen as the newest one says.
 struct Around {
@@ -24,26 +29,51 @@ impl Store {
         tag: &Tag,
         at: Option<OffsetDateTime>,
     ) -> Result<TagView> {
-        let now = sqlx::query_scalar!("SELECT colophon_now() AS \"now!\"")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(tx::lost)?;
-        let at = at.unwrap_or(now);
+        let (around, at, now) = tx::run("tag_at", || self.read(repository, tag, at)).await?;
         if at > now {
             return Err(Failure::invalid("at", "the time asked about lies in the future")
                 .remedy("leave it out for now"));
         }
-        Ok(judge(self.around(repository, tag, at).await?, at))
+        Ok(judge(around, at))
     }
 
-    async fn around(
+    /// Reads in one snapshot: an entry that is written in between must not be half seen.
+    async fn read(
         &self,
         repository: &Repository,
         tag: &Tag,
-        at: OffsetDateTime,
-    ) -> Result<Around> {
-        // Up to three rows: the state, an intent behind it, and the first entry after the time.
-        let rows = sqlx::query_as!(
+        at: Option<OffsetDateTime>,
+    ) -> Result<(Around, OffsetDateTime, OffsetDateTime), Fault> {
+        let mut tx =
+            self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        // The newest entry may be later than now: the database's clock may have been put back.
+        let head = sqlx::query!(
+            r#"
+            SELECT c.now AS "now!", GREATEST(c.now, h.last_at) AS "newest!", h.observed_at
+            FROM (SELECT colophon_now() AS now) c LEFT JOIN tag_head h
+                ON h.registry = $1 AND h.repository = $2 AND h.tag = $3
+            "#,
+            repository.registry().as_str(),
+            repository.name(),
+            tag.as_str(),
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        let at = at.unwrap_or(head.newest);
+        let around = around(&mut tx, repository, tag, at, head.observed_at).await?;
+        Ok((around, at, head.now.max(head.newest)))
+    }
+}
+
+async fn around(
+    conn: &mut PgConnection,
+    repository: &Repository,
+    tag: &Tag,
+    at: OffsetDateTime,
+    observed_at: Option<OffsetDateTime>,
+) -> Result<Around, Fault> {
+    // Up to three rows: the state, an intent behind it, and the first entry after the time.
+    let rows = sqlx::query_as!(
             EntryRow,
             r#"
             WITH own AS (
@@ -71,34 +101,20 @@ impl Store {
             tag.as_str(),
             at,
         )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(tx::lost)?;
-        let observed_at = sqlx::query_scalar!(
-            r#"
-            SELECT observed_at FROM tag_head WHERE registry = $1 AND repository = $2 AND tag = $3
-            "#,
-            repository.registry().as_str(),
-            repository.name(),
-            tag.as_str(),
-        )
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(tx::lost)?
-        .flatten();
-        let mut around = Around { state: None, moving: false, next: None, observed_at };
-        for row in rows {
-            let entry = row.view()?;
-            if entry.at > at {
-                around.next = Some(entry);
-            } else if entry.kind == "intent" {
-                around.moving = true;
-            } else {
-                around.state = Some(entry);
-            }
+        .fetch_all(conn)
+        .await?;
+    let mut around = Around { state: None, moving: false, next: None, observed_at };
+    for row in rows {
+        let entry = row.view()?;
+        if entry.at > at {
+            around.next = Some(entry);
+        } else if entry.kind == "intent" {
+            around.moving = true;
+        } else {
+            around.state = Some(entry);
         }
-        Ok(around)
     }
+    Ok(around)
 }
 
 /// The answer that the entries around a time allow, and no more than that.

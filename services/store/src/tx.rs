@@ -25,6 +25,31 @@ impl From<Failure> for Fault {
     }
 }
 
+/// How long the database may take for a statement or a short transaction. One that is silent for
+/// longer is away, whatever the state of the connection.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Gives single statements the same bound and the same failures as transactions.
+pub(crate) trait Bounded<T>: Future<Output = Result<T, sqlx::Error>> + Send + Sized {
+    /// Waits for the database, but not for ever.
+    fn bounded(self) -> impl Future<Output = Result<T>> + Send {
+        async {
+            match tokio::time::timeout(PATIENCE, self).await {
+                Ok(done) => done.map_err(lost),
+                Err(_) => Err(silent()),
+            }
+        }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, sqlx::Error>> + Send> Bounded<T> for F {}
+
+fn silent() -> Failure {
+    Failure::new(Reason::DatabaseUnavailable, "the database does not answer")
+        .remedy("try again; the operator sees the cause in the log")
+        .retry(Retry::Wait(Duration::from_secs(1)))
+}
+
 /// How often a transaction is tried when the database breaks it off.
 const TRIES: u32 = 6;
 
@@ -37,7 +62,8 @@ where
     let mut tried = 0;
     loop {
         tried += 1;
-        match work().await {
+        let done = tokio::time::timeout(PATIENCE, work()).await;
+        match done.unwrap_or_else(|_| Err(Fault::Failure(silent()))) {
             Ok(value) => return Ok(value),
             Err(Fault::Failure(failure)) => return Err(failure),
             Err(Fault::Database(error)) if tried < TRIES && conflicts(&error) => {
@@ -54,6 +80,14 @@ fn conflicts(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("40001" | "40P01"))
 }
 
+/// Error classes and codes that pass (PostgreSQL, appendix A): connections (08), a stale statement
+/// of a pooler (26000), a password that is being changed (28), a database that is being restored
+/// (3D000), broken off transactions (40), resources (53), locks (55), operators (57), the system
+/// (58), a server that has become a standby (25006), this process having stood still (25P03), a
+/// plan from before a migration (0A000), and the server's own defects (XX).
+const PASSES: &[&str] =
+    &["08", "0A000", "25006", "25P03", "26000", "28", "3D000", "40", "53", "55", "57", "58", "XX"];
+
 /// What a database error means to the rest of Colophon. What the database refused is a defect
 /// of ours; anything else is the database being away.
 pub(crate) fn lost(error: sqlx::Error) -> Failure {
@@ -62,10 +96,8 @@ pub(crate) fn lost(error: sqlx::Error) -> Failure {
         .and_then(sqlx::error::DatabaseError::code)
         .map(|code| code.to_string());
     let refused = match (&error, code.as_deref()) {
-        // 57: operator intervention, 53: out of resources, 08: connection, 55P03: lock timeout,
-        // 25P03: this process stood still within a transaction.
         (sqlx::Error::Database(_), Some(code)) => {
-            !["57", "53", "08", "55", "40", "25P03"].iter().any(|class| code.starts_with(class))
+            !PASSES.iter().any(|class| code.starts_with(class))
         }
         (
             sqlx::Error::ColumnDecode { .. }
@@ -78,7 +110,11 @@ pub(crate) fn lost(error: sqlx::Error) -> Failure {
         _ => false,
     };
     if refused {
-        return Failure::new(Reason::Internal, "the database refused a statement").caused_by(error);
+        // Tried again all the same: a statement that is refused for good uses up its attempts, and
+        // one that is not must not cost a release.
+        return Failure::new(Reason::Internal, "the database refused a statement")
+            .retry(Retry::Backoff)
+            .caused_by(error);
     }
     Failure::new(Reason::DatabaseUnavailable, "the database cannot be reached")
         .remedy("try again; the operator sees the cause in the log")

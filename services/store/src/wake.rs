@@ -4,7 +4,10 @@
 use colophon_domain::Result;
 use sqlx::postgres::PgListener;
 
-use crate::{Store, tx};
+use crate::{
+    Store,
+    tx::{self, Bounded as _},
+};
 
 const CHANNEL: &str = "colophon_jobs";
 
@@ -22,17 +25,14 @@ impl Wakeups {
 impl Store {
     /// Tells workers of other processes that jobs have become claimable.
     pub async fn announce_jobs(&self) -> Result<()> {
-        sqlx::query!("SELECT pg_notify($1, '')", CHANNEL)
-            .execute(&self.pool)
-            .await
-            .map_err(tx::lost)?;
+        sqlx::query!("SELECT pg_notify($1, '')", CHANNEL).execute(&self.pool).bounded().await?;
         Ok(())
     }
 
     /// Listens for hints on a connection of its own.
     pub async fn wakeups(&self) -> Result<Wakeups> {
-        let mut listener = PgListener::connect_with(&self.pool).await.map_err(tx::lost)?;
-        listener.listen(CHANNEL).await.map_err(tx::lost)?;
+        let mut listener = PgListener::connect_with(&self.pool).bounded().await?;
+        listener.listen(CHANNEL).bounded().await?;
         Ok(Wakeups(listener))
     }
 }

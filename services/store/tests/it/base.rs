@@ -48,8 +48,13 @@ impl Base {
 
     /// Moves the clock.
     pub(crate) async fn pass(&self, time: Duration) {
+        self.jump(time.as_secs_f64()).await;
+    }
+
+    /// Moves the clock by so many seconds, backwards too.
+    pub(crate) async fn jump(&self, seconds: f64) {
         sqlx::query("UPDATE held_clock SET now = now + $1 * interval '1 second'")
-            .bind(time.as_secs_f64())
+            .bind(seconds)
             .execute(&self.pool)
             .await
             .unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use colophon_domain::{CopyTotals, Failure, JobKind, Reason, Retry};
-use colophon_store::{Created, GaveUp, Lease, NewRelease, Renewed};
+use colophon_store::{Begun, Created, GaveUp, Lease, Look, NewRelease, Renewed};
 use uuid::Uuid;
 
 use crate::base::{Base, LEASE, digest, request};
@@ -179,7 +179,7 @@ async fn a_cancel_and_an_intent_exclude_each_other() {
         let second = Duration::from_secs(1);
         let (cancelled, begun) = tokio::join!(
             base.store.cancel_release(id, "bot", ""),
-            base.store.begin_move(&step, 0, None, second, second),
+            base.store.begin_move(&step, 0, Look::now(None), second, second),
         );
         assert_ne!(cancelled.is_ok(), begun.is_ok(), "{cancelled:?} {begun:?}");
         if let Err(failure) = cancelled {
@@ -203,7 +203,8 @@ async fn a_late_release_begins_nothing() {
     assert!(job.late);
     let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
     let second = Duration::from_secs(1);
-    let refusal = base.store.begin_move(&step, 0, None, second, second).await.unwrap_err();
+    let refusal =
+        base.store.begin_move(&step, 0, Look::now(None), second, second).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Expired);
     assert_eq!(base.store.give_up(&job, &refusal, &refusal).await.unwrap(), GaveUp::Yes);
     assert_eq!(base.text("SELECT state_reason FROM release").await.unwrap(), "EXPIRED");
@@ -215,7 +216,7 @@ async fn the_ledger_cannot_be_rewritten() {
     base.accept(&request(&[("source", &["v1"], &[])]), &digest(1)).await;
     let job = base.claim(1).await.remove(0);
     let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
-    base.store.settle_without_move(&step, 0, Some(&digest(1))).await.unwrap();
+    base.store.settle_without_move(&step, 0, Look::now(Some(&digest(1)))).await.unwrap();
     assert_eq!(base.count("SELECT count(*) FROM audit_entry").await, 2);
     for statement in [
         "UPDATE audit_entry SET new_digest = NULL",
@@ -232,4 +233,86 @@ async fn a_lease_of_nobody_is_refused() {
     let base = Base::new().await;
     let lease = Lease { job: 1, token: Uuid::nil() };
     assert_eq!(base.store.renew(lease, LEASE).await.unwrap(), Renewed::Lost);
+}
+
+/// A release that is run again: every tag of every target is there already, and all targets find
+/// that out at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_targets_that_have_nothing_to_do_do_not_wait_for_each_other() {
+    let base = Base::new().await;
+    let names: Vec<String> = (0..8).map(|number| format!("t{number}")).collect();
+    let targets: Vec<(&str, &[&str], &[&str])> =
+        names.iter().map(|name| (name.as_str(), &["v1"][..], &[][..])).collect();
+    base.accept(&request(&targets), &digest(1)).await;
+    for job in base.claim(8).await {
+        base.store.finish_copy(&job, &CopyTotals::default()).await.unwrap();
+    }
+    let jobs = base.claim(8).await;
+    assert_eq!(jobs.len(), 8);
+    let began = std::time::Instant::now();
+    let there = digest(1);
+    let ends = jobs.iter().map(|job| async {
+        let step = base.store.unsettled_tags(job).await.unwrap().remove(0);
+        base.store.settle_without_move(&step, 0, Look::now(Some(&there))).await.unwrap();
+        base.store.complete(job).await.unwrap();
+    });
+    futures_util::future::join_all(ends).await;
+    // A lock that is waited for in a circle costs at least a second.
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(base.text(STATE).await.unwrap(), "SUCCEEDED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_written_already_costs_neither_lease_nor_attempt() {
+    let base = Base::new().await;
+    base.accept(&request(&[("source", &["v1", "v2"], &[])]), &digest(1)).await;
+    let job = base.claim(1).await.remove(0);
+    let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
+    let second = Duration::from_secs(1);
+    let begun = base.store.begin_move(&step, 0, Look::now(None), second, second).await.unwrap();
+    let Begun::Intent(intent) = begun else { panic!("{begun:?}") };
+    let there = digest(1);
+    let look = Look::now(Some(&there));
+    base.store.finish_move(&step, &intent, look, None).await.unwrap();
+    let again = base.store.finish_move(&step, &intent, look, None).await.unwrap_err();
+    assert_eq!(again.reason(), Reason::ReferenceBlocked);
+    assert!(matches!(again.retry_class(), Retry::Wait(_)));
+    assert_eq!(base.store.renew(job.lease, LEASE).await.unwrap(), Renewed::Held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_that_is_too_old_is_taken_again() {
+    let base = Base::new().await;
+    base.accept(&request(&[("source", &["v1"], &[])]), &digest(1)).await;
+    let job = base.claim(1).await.remove(0);
+    let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
+    let second = Duration::from_secs(1);
+    let old = Look { digest: None, age: Duration::from_secs(9) };
+    let begun = base.store.begin_move(&step, 0, old, second, second).await.unwrap();
+    assert_eq!(begun, Begun::Stale);
+    assert_eq!(base.count("SELECT count(*) FROM audit_entry").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_put_back_stops_nothing() {
+    let base = Base::new().await;
+    let tag = "latest".parse().unwrap();
+    let place = crate::base::repository("source");
+    for (number, jump) in [(1_u8, 3_600.0), (2, -3_600.0), (3, 0.0)] {
+        base.accept(&request(&[("source", &[], &["latest"])]), &digest(number)).await;
+        let job = base.claim(1).await.remove(0);
+        let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
+        let head = base.store.head(&place, &tag).await.unwrap();
+        // Somebody else moved the tag in between.
+        let foreign = digest(number + 100);
+        let look = Look::now(Some(&foreign));
+        let second = Duration::from_secs(1);
+        let begun = base.store.begin_move(&step, head.tag_seq, look, second, second).await.unwrap();
+        let Begun::Intent(intent) = begun else { panic!("{begun:?}") };
+        let there = digest(number);
+        base.store.finish_move(&step, &intent, Look::now(Some(&there)), None).await.unwrap();
+        let view = base.store.tag_at(&place, &tag, None).await.unwrap();
+        assert_eq!(view.digest, Some(there));
+        base.jump(jump).await;
+    }
 }

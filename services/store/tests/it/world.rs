@@ -6,7 +6,7 @@ use std::{collections::HashMap, time::Duration};
 use colophon_domain::{
     CopyTotals, Decision, Digest, Failure, JobKind, Reason, Repository, Result, Retry, Tag, decide,
 };
-use colophon_store::{Begun, Claimed, Intent, Move, Outcome};
+use colophon_store::{Begun, Claimed, Intent, Look, Move, Outcome};
 use rand::{Rng, rngs::SmallRng, seq::IndexedRandom};
 use uuid::Uuid;
 
@@ -165,7 +165,7 @@ impl World {
                 continue;
             }
             let seen = self.registry.get(&(due.repository.clone(), due.tag.clone()));
-            self.base.store.resolve(&due, seen).await.unwrap();
+            self.base.store.resolve(&due, Look::now(seen)).await.unwrap();
         }
     }
 
@@ -183,7 +183,7 @@ impl World {
             Ok(Some(worker)) => self.workers.push(worker),
             Ok(None) => {}
             Err(failure) => {
-                let known = [Reason::LeaseLost, Reason::Cancelled];
+                let known = [Reason::LeaseLost, Reason::Cancelled, Reason::ReferenceBlocked];
                 assert!(known.contains(&failure.reason()), "{failure}");
             }
         }
@@ -201,8 +201,11 @@ impl World {
             Stage::Sending(step, intent, deadline) => self.send(job, step, intent, deadline).await,
             Stage::Answered(step, intent, refusal) => {
                 let seen = self.registry.get(&(step.repository.clone(), step.tag.clone()));
-                let outcome =
-                    self.base.store.finish_move(&step, &intent, seen, refusal.as_ref()).await?;
+                let outcome = self
+                    .base
+                    .store
+                    .finish_move(&step, &intent, Look::now(seen), refusal.as_ref())
+                    .await?;
                 let left = outcome != Outcome::JobDone;
                 Ok(left.then_some(Worker { job, stage: Stage::Begin }))
             }
@@ -238,8 +241,11 @@ impl World {
         let seen = self.registry.get(&(step.repository.clone(), step.tag.clone())).cloned();
         let (ticket, state) = (step.ticket, head.state);
         if decide(step.kind, &step.wanted, seen.as_ref(), ticket, state) != Decision::Move {
-            let outcome =
-                self.base.store.settle_without_move(&step, head.tag_seq, seen.as_ref()).await;
+            let outcome = self
+                .base
+                .store
+                .settle_without_move(&step, head.tag_seq, Look::now(seen.as_ref()))
+                .await;
             return match self.stopped(&job, outcome).await? {
                 Some(Outcome::JobGoesOn | Outcome::Stale) => {
                     Ok(Some(Worker { job, stage: Stage::Begin }))
@@ -247,8 +253,11 @@ impl World {
                 _ => Ok(None),
             };
         }
-        let begun =
-            self.base.store.begin_move(&step, head.tag_seq, seen.as_ref(), WINDOW, GRACE).await;
+        let begun = self
+            .base
+            .store
+            .begin_move(&step, head.tag_seq, Look::now(seen.as_ref()), WINDOW, GRACE)
+            .await;
         let deadline = self.now + WINDOW;
         Ok(self.stopped(&job, begun).await?.map(|begun| match begun {
             Begun::Stale => Worker { job, stage: Stage::Begin },
