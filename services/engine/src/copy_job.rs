@@ -96,8 +96,7 @@ impl Engine {
 
     async fn find_tag(&self, tag: &UniqueTag) -> Result<Option<Digest>> {
         let session = self.registries.session(&tag.repository, Access::Push)?;
-        let head = session.head(&TagOrDigest::Tag(tag.tag.clone())).await?;
-        Ok(head.map(|found| found.digest))
+        session.observe(&TagOrDigest::Tag(tag.tag.clone())).await
     }
 }
 

@@ -80,8 +80,7 @@ impl Engine {
     async fn look(&self, due: &DueIntent) -> Result<()> {
         let session = self.registries.session(&due.repository, Access::Push)?;
         let asked = Instant::now();
-        let head = session.head(&TagOrDigest::Tag(due.tag.clone())).await?;
-        let observed = head.map(|descriptor| descriptor.digest);
+        let observed = session.observe(&TagOrDigest::Tag(due.tag.clone())).await?;
         let look = Look::since(observed.as_ref(), asked);
         let settled = self.store.resolve(due, look).await?;
         tracing::info!(

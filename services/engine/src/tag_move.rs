@@ -248,8 +248,7 @@ enum Sent {
 }
 
 async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
-    let head = session.head(&TagOrDigest::Tag(step.tag.clone())).await?;
-    Ok(head.map(|descriptor| descriptor.digest))
+    session.observe(&TagOrDigest::Tag(step.tag.clone())).await
 }
 
 /// Whether a failure is final for the tag, and not about the job or the release as a whole.

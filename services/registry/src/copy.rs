@@ -3,10 +3,7 @@
 //! another repository of its own; children come before what refers to them; tags are not
 //! touched.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, TagOrDigest};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,17 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     download::Download,
     exchange::delays,
-    manifest::{Content, Descriptor, Manifest},
+    gather::Gathered,
+    manifest::{Descriptor, Manifest},
     manifests::PutError,
-    plan::{MOST_LEVELS, Plan, is_child, plan},
+    plan::{Plan, plan},
     session::Session,
     upload::{Begun, Upload},
 };
 
-/// All manifests of one image together; they are in memory until the copy ends.
-const MANIFESTS_LIMIT: usize = 32 << 20;
-/// Manifests of one image.
-const MOST_MANIFESTS: usize = 2000;
 /// Attempts at one blob that found a pause of the registry in their way.
 const MOST_ATTEMPTS: u8 = 8;
 
@@ -95,17 +89,18 @@ pub async fn copy(
     }
 }
 
-struct Copy<'a> {
-    source: &'a Session,
-    target: &'a Session,
-    options: CopyOptions,
+pub(crate) struct Copy<'a> {
+    pub source: &'a Session,
+    pub target: &'a Session,
+    pub options: CopyOptions,
     progress: Arc<dyn Progress>,
 }
 
 impl Copy<'_> {
     async fn run(&self, root: &Digest) -> Result<CopyTotals> {
-        let (manifests, present) = self.gather(root).await?;
-        let plan = plan(root, &manifests, &present).map_err(|(reason, text)| {
+        let gathered = self.gather(root).await?;
+        let Gathered { manifests, present, .. } = &gathered;
+        let plan = plan(root, manifests, present).map_err(|(reason, text)| {
             Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
         })?;
         let mut totals = CopyTotals {
@@ -132,7 +127,7 @@ impl Copy<'_> {
     }
 
     /// Runs futures side by side, as many as the options allow, until the first failure.
-    async fn all<T>(
+    pub(crate) async fn all<T>(
         &self,
         work: impl Iterator<Item = impl Future<Output = Result<T>>>,
     ) -> Result<Vec<T>> {
@@ -140,59 +135,6 @@ impl Copy<'_> {
         // being `Send` for any caller.
         let work: Vec<_> = work.collect();
         stream::iter(work).buffer_unordered(self.options.parallel.max(1)).try_collect().await
-    }
-
-    /// Reads the manifests from the root downwards, level by level, and stops at those that
-    /// the target has: a registry keeps what its manifests refer to.
-    async fn gather(
-        &self,
-        root: &Digest,
-    ) -> Result<(BTreeMap<Digest, Manifest>, BTreeSet<Digest>)> {
-        let (mut manifests, mut present) = (BTreeMap::new(), BTreeSet::new());
-        let mut level = BTreeSet::from([root.clone()]);
-        let mut bytes = 0;
-        for _ in 0..=MOST_LEVELS {
-            let found = self.all(level.iter().map(|digest| self.read(digest))).await?;
-            level = BTreeSet::new();
-            for (digest, manifest) in found {
-                let Some(manifest) = manifest else {
-                    present.insert(digest);
-                    continue;
-                };
-                if let Content::Index { entries } = &manifest.content {
-                    let children = entries.iter().filter(|entry| is_child(entry));
-                    level.extend(children.map(|entry| entry.digest.clone()));
-                }
-                bytes += manifest.bytes.len();
-                manifests.insert(digest, manifest);
-            }
-            level.retain(|digest| !manifests.contains_key(digest) && !present.contains(digest));
-            if bytes > MANIFESTS_LIMIT || manifests.len() + level.len() > MOST_MANIFESTS {
-                return Err(Failure::new(
-                    Reason::TooLarge,
-                    format!("{}@{root} has too many manifests", self.source.repository),
-                ));
-            }
-            if level.is_empty() {
-                break;
-            }
-        }
-        Ok((manifests, present))
-    }
-
-    /// The manifest, or `None` if the target has it.
-    async fn read(&self, digest: &Digest) -> Result<(Digest, Option<Manifest>)> {
-        let what = TagOrDigest::Digest(digest.clone());
-        if !self.options.recheck && self.target.head_only(&what).await?.is_some() {
-            return Ok((digest.clone(), None));
-        }
-        match self.source.manifest(&what).await? {
-            Some(manifest) => Ok((digest.clone(), Some(manifest))),
-            None => Err(Failure::new(
-                Reason::SourceGone,
-                format!("{}@{digest} does not exist", self.source.repository),
-            )),
-        }
     }
 
     /// Checks all blobs first, so that the transfers know early what is left to do.

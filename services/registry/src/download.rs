@@ -37,20 +37,28 @@ pub(crate) struct Download {
     resumes: u32,
 }
 
-enum Hash {
+/// A digest in the making.
+pub(crate) enum Hash {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
 impl Hash {
-    fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        match algorithm {
+            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(hash) => hash.update(bytes),
             Self::Sha512(hash) => hash.update(bytes),
         }
     }
 
-    fn hex(self) -> String {
+    pub(crate) fn hex(self) -> String {
         match self {
             Self::Sha256(hash) => hex::encode(hash.finalize()),
             Self::Sha512(hash) => hex::encode(hash.finalize()),
@@ -64,10 +72,7 @@ impl Download {
     /// # Errors
     /// `SOURCE_GONE` if the registry does not have it.
     pub(crate) async fn open(session: &Session, blob: &Descriptor) -> Result<Self> {
-        let hash = match blob.digest.algorithm() {
-            Algorithm::Sha256 => Hash::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Hash::Sha512(Sha512::new()),
-        };
+        let hash = Hash::new(blob.digest.algorithm());
         let mut download = Self {
             session: session.clone(),
             blob: blob.clone(),
@@ -108,7 +113,7 @@ impl Download {
     }
 
     fn verify(&mut self) -> Result<()> {
-        let empty = Hash::Sha256(Sha256::new());
+        let empty = Hash::new(Algorithm::Sha256);
         let found = std::mem::replace(&mut self.hash, empty).hex();
         if found != self.blob.digest.hex() {
             return Err(self.mismatch(&format!("its content has the digest {found}")));

@@ -158,7 +158,8 @@ pub(crate) fn is_manifest(media_type: &str) -> bool {
     ACCEPTED.contains(&media_type)
 }
 
-fn is_index(media_type: &str) -> bool {
+/// Whether it is one of the two that list other manifests.
+pub(crate) fn is_index(media_type: &str) -> bool {
     [OCI_IMAGE_INDEX_MEDIA_TYPE, IMAGE_MANIFEST_LIST_MEDIA_TYPE].contains(&media_type)
 }
 

@@ -169,7 +169,12 @@ impl Session {
         }
     }
 
-    fn read_call<'a>(&'a self, method: Method, what: &TagOrDigest, verb: &str) -> Call<'a> {
+    pub(crate) fn read_call<'a>(
+        &'a self,
+        method: Method,
+        what: &TagOrDigest,
+        verb: &str,
+    ) -> Call<'a> {
         let url = self.url(&format!("manifests/{what}"));
         let mut call = Call::reading(self, method, url, format!("{verb} the manifest {what}"));
         for kind in ACCEPTED {

@@ -36,8 +36,8 @@ pub(crate) fn is_child(entry: &Descriptor) -> bool {
     kind.is_empty() || is_manifest(kind) || kind.contains(".manifest.")
 }
 
-/// Plans the copy of `root`. `present` are manifests that the target has already: a registry
-/// keeps what its manifests refer to, so nothing below them is looked at.
+/// Plans the copy of `root`. `present` are manifests that the target has already with all that
+/// is below them, so nothing there is looked at.
 ///
 /// # Errors
 /// A loop, too many levels, a blob with two sizes, or a manifest that nobody read.

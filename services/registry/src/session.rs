@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use crate::{
-    answer::Asked, config::RegistryConfig, exchange::Call, flight::Flights, host::Host,
+    answer::Asked, config::RegistryConfig, exchange::Call, flight::Flights, gather, host::Host,
     scope::Scopes, tls, upload::Begun,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     hosts: HashMap<RegistryHost, Arc<Host>>,
     credentials: Arc<dyn CredentialSource>,
     pub transfers: Semaphore,
+    /// Room for manifests that running copies hold, in KiB.
+    pub manifests: Semaphore,
     pub flights: Flights,
 }
 
@@ -70,7 +72,8 @@ impl Registries {
             }
         }
         let (transfers, flights) = (Semaphore::new(TRANSFERS), Flights::default());
-        Ok(Self(Arc::new(Shared { hosts, credentials, transfers, flights })))
+        let manifests = gather::room();
+        Ok(Self(Arc::new(Shared { hosts, credentials, transfers, manifests, flights })))
     }
 
     /// Whether the registry is configured.

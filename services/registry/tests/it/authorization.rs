@@ -331,7 +331,7 @@ async fn each_repository_has_a_realm_of_its_own() {
         if let Some(team) = seen.path.strip_prefix("/token/") {
             return Some(with(200, &[], format!(r#"{{"token":"{team}"}}"#)));
         }
-        let team = if seen.path.contains("/a/") { 0 } else { 1 };
+        let team = usize::from(!seen.path.contains("/a/"));
         let wanted = ["Bearer a", "Bearer c"][team];
         (seen.authorization() != wanted).then(|| challenge(&realms[team]))
     });

@@ -10,6 +10,7 @@
 mod authorization;
 mod copying;
 mod fake;
+mod gathering;
 mod locations;
 mod mounts;
 mod pauses;
