@@ -243,6 +243,9 @@ async fn page_tokens_belong_to_their_query_and_to_their_caller() {
     }
 }
 
+/// A path, its query, and the reason and the field of the refusal.
+type Question<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[tokio::test]
 async fn questions_that_make_no_sense_are_refused() {
     let scene = scene().await;
@@ -251,7 +254,7 @@ async fn questions_that_make_no_sense_are_refused() {
     };
     let tag = scene.target.reference("app", "1");
     let digest = format!("{}@sha256:{}", scene.target.repository("app"), "0".repeat(64));
-    let cases: [(&str, &[(&str, &str)], &str, &str); 12] = [
+    let cases: [Question<'_>; 12] = [
         ("/v1/tag", &[], "INVALID_ARGUMENT", "reference"),
         ("/v1/tag", &[("reference", "a b")], "INVALID_REFERENCE", "reference"),
         ("/v1/tag", &[("reference", &digest)], "INVALID_REFERENCE", "reference"),

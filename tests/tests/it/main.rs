@@ -10,6 +10,7 @@
 mod auth;
 mod kill;
 mod kill_database;
+mod kill_fence;
 mod kill_points;
 mod kill_random;
 mod kill_stalled;
@@ -28,3 +29,6 @@ mod badinput;
 mod badinput_content;
 mod badinput_keys;
 mod rights;
+mod grpc;
+mod rest;
+mod cli;

@@ -55,6 +55,9 @@ async fn what_others_do_to_a_tag_is_recorded_before_our_next_move() {
     assert_eq!((text(&baseline, "/actor"), text(&baseline, "/purpose")), ("", "observation"));
     let ours = newest(&client, &latest, "confirmed").await;
     assert_eq!(text(&ours, "/oldDigest"), before.digest());
+    // A second release finds it there: that is a second look.
+    succeeded(&client, &staging.reference("app", "1"), &[(&app, &[], &["latest"])]).await;
+    expected.push("unchanged");
     let between = now(&client, &latest).await;
     assert_eq!(at(&client, &latest, &between).await, answer("LAST_OBSERVED", first));
 
@@ -74,11 +77,13 @@ async fn what_others_do_to_a_tag_is_recorded_before_our_next_move() {
     // Before, in and after the gap in which it happened.
     assert_eq!(at(&client, &latest, text(&ours, "/at")).await, answer("CONFIRMED", first));
     assert_eq!(at(&client, &latest, last_seen).await, answer("CONFIRMED", first));
+    let again = newest(&client, &latest, "unchanged").await;
+    assert_eq!(at(&client, &latest, text(&again, "/at")).await, answer("UNKNOWN", first));
     assert_eq!(at(&client, &latest, &between).await, answer("UNKNOWN", first));
     assert_eq!(at(&client, &latest, &after).await, answer("UNKNOWN", first));
     assert_eq!(at(&client, &latest, text(&drift, "/at")).await, answer("CONFIRMED", foreign));
     let ours = newest(&client, &latest, "confirmed").await;
-    assert_eq!(at(&client, &latest, text(&ours, "/at")).await, answer("CONFIRMED", second));
+    assert_eq!(at(&client, &latest, text(&ours, "/at")).await, answer("LAST_OBSERVED", second));
 
     // And somebody removes it.
     target.peer().unwrap().delete_manifest("app", second.digest()).await.unwrap();

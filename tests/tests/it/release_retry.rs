@@ -1,7 +1,7 @@
 //! Registries that are away, refuse, ask for a pause or lose content: what passes is waited out
 //! and shown, what stays is said with its reason.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use colophon_testkit::{
     image::ImageSpec,
@@ -79,32 +79,31 @@ async fn a_registry_that_asks_for_a_pause_gets_it() {
     let node = world.run().await.unwrap();
     let client = world.client(&node).unwrap();
     staging.push(&ImageSpec::tiny("pause"), "app", "1").await.unwrap();
-    let slow = |seconds: &str| {
+    let asks = |seconds: &str| {
         let header = vec![("Retry-After".to_owned(), seconds.to_owned())];
         let words = "<html>slow down</html>".to_owned();
         Action::Status(StatusCode::TOO_MANY_REQUESTS, header, words)
     };
     let proxy = target.proxy();
-    let long = proxy.add(Rule::new(slow("12")).path("/app/"));
+    let long = proxy.add(Rule::new(asks("12")).path("/app/"));
     let (source, app) = (staging.reference("app", "1"), target.repository("app"));
     let id = client.publish(&source, &[(&app, &["1"], &[])]).await.unwrap();
     long.reached(PATIENCE).await.unwrap();
-    let told = Instant::now();
     let seen = waiting(&client, &id, "asks for a pause").await;
     assert!(text(&seen, "/waitingFor").contains(&target.host()), "{seen:#}");
-    let short = proxy.add(Rule::new(slow("1")).method(Method::PUT).path("/app/manifests/1"));
+    let short = proxy.add(Rule::new(asks("1")).method(Method::PUT).path("/app/manifests/1"));
     let release = client.wait_end(&id).await.unwrap();
     assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
     assert_eq!(attempts(&release), [""; 0], "{release:#}");
-    assert!(told.elapsed() >= Duration::from_secs(12), "{:?}", told.elapsed());
     assert_eq!((long.hits(), short.hits()), (1, 1));
     // Nobody asked in between, and the tag's PUT was repeated after its own pause.
-    let log = proxy.log();
+    let passed = proxy.log();
     let refused = |exchange: &&colophon_testkit::proxy::Exchange| {
         exchange.status == Some(StatusCode::TOO_MANY_REQUESTS)
     };
-    for (first, pause) in log.iter().filter(refused).zip([12, 1]) {
-        let next = log.iter().find(|exchange| exchange.arrived > first.answered.unwrap()).unwrap();
+    for (first, pause) in passed.iter().filter(refused).zip([12, 1]) {
+        let next =
+            passed.iter().find(|exchange| exchange.arrived > first.answered.unwrap()).unwrap();
         let waited = next.arrived - first.answered.unwrap();
         assert!(waited >= Duration::from_millis(pause * 1_000 - 50), "{waited:?} of {pause} s");
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use colophon_testkit::{
     image::ImageSpec,
     launcher::Login,
@@ -206,7 +207,6 @@ fn search(secrets: &[String], heard: &Heard, logins: &[&Login]) {
         assert!(needles.in_text(format!("<{secret}>").as_bytes()), "the search is blind");
     }
     for Login { username, password } in logins {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
         let pair = STANDARD.encode(format!("{username}:{}", password.expose_secret()));
         assert!(needles.in_text(pair.as_bytes()), "the search is blind");
     }
@@ -215,7 +215,7 @@ fn search(secrets: &[String], heard: &Heard, logins: &[&Login]) {
         assert!(!text.is_empty(), "nothing was heard of {place}");
         for secret in secrets {
             let one = Secrets::new(&[secret]);
-            for line in text.lines().filter(|line| one.in_text(line.as_bytes())) {
+            if let Some(line) = text.lines().find(|line| one.in_text(line.as_bytes())) {
                 panic!("{place} shows a secret ({secret}): {line}");
             }
         }
