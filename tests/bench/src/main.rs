@@ -30,6 +30,9 @@ struct Args {
     /// Floating tags of each of them
     #[arg(long, default_value_t = 8)]
     tags: usize,
+    /// Measurements of tag moves with each number of workers
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
     /// Copies by each tool, taking turns
     #[arg(long, default_value_t = 3)]
     pairs: usize,
@@ -78,10 +81,14 @@ async fn run(args: Args) -> Result<()> {
     let copies = if what.contains(&What::Copy) { args.pairs + 1 } else { 0 };
     let mut rig = Rig::start(copies, args.statements, &args.log).await?;
     let mut table = Table::default();
+    table::say(&circumstances()?);
     for one in what {
         let measured = match one {
             What::Retag => retag::measure(&rig, args.retags, &mut table).await,
-            What::Moves => moves::measure(&mut rig, args.releases, args.tags, &mut table).await,
+            What::Moves => {
+                let Args { releases, tags, rounds, .. } = args;
+                moves::measure(&mut rig, releases, tags, rounds, &mut table).await
+            }
             What::Copy => copy::measure(&mut rig, args.pairs, args.layer_mb, &mut table).await,
         };
         measured.with_context(|| format!("measuring {one:?}; colophond's log:\n{}", rig.log()))?;
@@ -92,6 +99,15 @@ async fn run(args: Args) -> Result<()> {
     for (name, peak) in rig.peaks()? {
         table.row(&format!("peak memory, {name}"), &format!("{peak:.1} MiB"), "", "", "<= 96 MiB");
     }
+    table::say(&circumstances()?);
     table::say(&table.to_string());
     rig.stop().await
+}
+
+/// What else the machine does: figures taken beside a build are not those of a quiet machine.
+fn circumstances() -> Result<String> {
+    let load = std::fs::read_to_string("/proc/loadavg").context("reading the machine's load")?;
+    let load: Vec<&str> = load.split(' ').take(3).collect();
+    let cpus = std::thread::available_parallelism()?;
+    Ok(format!("{cpus} CPUs, load averages {}", load.join(" ")))
 }

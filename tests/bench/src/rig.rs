@@ -157,6 +157,18 @@ impl Rig {
         }
     }
 
+    /// The number of the newest job.
+    pub(crate) async fn newest_job(&self) -> Result<i64> {
+        let newest = sqlx::query("SELECT COALESCE(max(id), 0) FROM job");
+        Ok(newest.fetch_one(&self.pool).await?.get(0))
+    }
+
+    /// How many workers have worked on jobs that are newer than that.
+    pub(crate) async fn workers_since(&self, job: i64) -> Result<i64> {
+        let workers = sqlx::query("SELECT count(DISTINCT worker) FROM job WHERE id > $1");
+        Ok(workers.bind(job).fetch_one(&self.pool).await?.get(0))
+    }
+
     /// The statements that took most of PostgreSQL's time since the last call.
     pub(crate) async fn statements(&self, name: &str) -> Result<String> {
         let query = "SELECT calls, total_exec_time, regexp_replace(query, '\\s+', ' ', 'g') \
