@@ -122,23 +122,22 @@ impl Crew {
         self.dead.push(node);
     }
 
-    /// Waits until one of Colophon's connections waits for a lock that the test holds.
-    pub(crate) async fn somebody_waits_for(&self, lock: &mut Lock) {
+    /// Waits until one of Colophon's connections waits for a lock that the test holds; returns
+    /// the process id of its server process.
+    pub(crate) async fn somebody_waits_for(&self, lock: &mut Lock) -> i32 {
         let pid: i32 =
             sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(lock.held()).await.unwrap();
         let waits = async || {
-            let waiting: bool = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT FROM pg_stat_activity
-                                WHERE datname = current_database()
-                                  AND $1 = ANY (pg_blocking_pids(pid)))",
+            sqlx::query_scalar(
+                "SELECT pid FROM pg_stat_activity
+                 WHERE datname = current_database() AND $1 = ANY (pg_blocking_pids(pid)) LIMIT 1",
             )
             .bind(pid)
-            .fetch_one(self.world.database().pool())
+            .fetch_optional(self.world.database().pool())
             .await
-            .unwrap();
-            waiting.then_some(())
+            .unwrap()
         };
-        wait_until("a worker waits for the lock", PATIENCE, waits).await.unwrap();
+        wait_until("a worker waits for the lock", PATIENCE, waits).await.unwrap()
     }
 
     /// Locks a tag's head, which every transaction about the tag needs.
@@ -158,6 +157,18 @@ impl Crew {
         let mut held = self.world.database().pool().begin().await.unwrap();
         sqlx::query("SELECT FROM release WHERE id = $1::uuid FOR UPDATE")
             .bind(release)
+            .execute(&mut *held)
+            .await
+            .unwrap();
+        Lock(held)
+    }
+
+    /// Locks a job, which every transaction of its worker begins with.
+    pub(crate) async fn lock_job(&self, release: &str, kind: &str) -> Lock {
+        let mut held = self.world.database().pool().begin().await.unwrap();
+        sqlx::query("SELECT FROM job WHERE release_id = $1::uuid AND kind = $2 FOR UPDATE")
+            .bind(release)
+            .bind(kind)
             .execute(&mut *held)
             .await
             .unwrap();
@@ -188,6 +199,22 @@ impl Crew {
         sqlx::query("DROP FUNCTION IF EXISTS stop_commits() CASCADE").execute(pool).await.unwrap();
     }
 
+    /// Waits until somebody has given the tag's open intent an outcome.
+    pub(crate) async fn intent_is_closed(&self, repository: &str, tag: &str) {
+        let closed = async || {
+            let open: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT FROM open_intent WHERE repository = $1 AND tag = $2)",
+            )
+            .bind(repository)
+            .bind(tag)
+            .fetch_one(self.world.database().pool())
+            .await
+            .unwrap();
+            (!open).then_some(())
+        };
+        wait_until("the intent has an outcome", PATIENCE, closed).await.unwrap();
+    }
+
     /// What all workers wrote, for a test that fails.
     pub(crate) fn logs(&self) -> String {
         let log = |node: &Node| format!("--- {}\n{}", node.id(), node.log());
@@ -205,6 +232,21 @@ impl Lock {
 
     pub(crate) async fn release(self) {
         self.0.rollback().await.unwrap();
+    }
+
+    /// Puts the locked job back into the queue as if its lease had run out, for later.
+    pub(crate) async fn take_away(mut self, release: &str, kind: &str) {
+        sqlx::query(
+            "UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
+                    run_at = colophon_now() + interval '1 hour'
+             WHERE release_id = $1::uuid AND kind = $2",
+        )
+        .bind(release)
+        .bind(kind)
+        .execute(self.held())
+        .await
+        .unwrap();
+        self.0.commit().await.unwrap();
     }
 }
 

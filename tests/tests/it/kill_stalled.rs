@@ -74,25 +74,46 @@ async fn a_worker_that_sleeps_over_the_answer_changes_nothing_when_it_wakes() {
 }
 
 #[tokio::test]
-async fn a_worker_that_sleeps_over_its_deadline_sends_no_put() {
+async fn a_worker_that_sleeps_over_its_lease_sends_no_put() {
     let (mut crew, new) = scene(2, "").await;
-    // The first transaction is stopped while it commits: the intent is there as soon as the test
-    // lets go, and the worker does not know it.
-    let mut stop = crew.stop_commits("open_intent", "true").await;
-    let release = crew.publish(&new, "app", &[], &["1"]).await;
-    crew.somebody_waits_for(&mut stop).await;
-    let sleeper = crew.holder(&release, "floating").await;
-    crew.workers[sleeper].freeze().unwrap();
-    stop.release().await;
-    crew.let_commits_pass().await;
+    let (release, sleeper) = asleep_before_the_put(&mut crew, &new).await;
     crew.succeeds(&release).await;
     let (before, sent) = (words(&crew).await, puts(&crew));
     assert_eq!(before, "intent confirmed intent not_applied intent confirmed");
     crew.workers[sleeper].go_on().unwrap();
     works_alone(&mut crew, sleeper).await;
     check(&crew).await;
-    assert!(words(&crew).await.starts_with(&before));
+    assert_eq!(words(&crew).await, format!("{before} intent confirmed"));
     assert_eq!(puts(&crew), sent + 1, "only the PUT of the release that followed");
+}
+
+/// The lease is still good when the worker wakes, and the time for the PUT is over: somebody has
+/// looked, and found that it never came.
+#[tokio::test]
+async fn a_worker_that_sleeps_over_its_deadline_sends_no_put() {
+    let (mut crew, new) = scene(2, "lease = \"10s\"").await;
+    let (release, sleeper) = asleep_before_the_put(&mut crew, &new).await;
+    crew.intent_is_closed("app", "1").await;
+    assert_eq!(words(&crew).await, "intent confirmed intent not_applied");
+    let sent = puts(&crew);
+    crew.workers[sleeper].go_on().unwrap();
+    crew.succeeds(&release).await;
+    assert_eq!(words(&crew).await, "intent confirmed intent not_applied intent confirmed");
+    assert_eq!(puts(&crew), sent + 1);
+    check(&crew).await;
+}
+
+/// A worker stopped when its intent is committed and its PUT is not sent: the first transaction
+/// is held while it commits, so that its client hears of it only when it wakes.
+async fn asleep_before_the_put(crew: &mut Crew, source: &str) -> (String, usize) {
+    let mut stop = crew.stop_commits("open_intent", "true").await;
+    let release = crew.publish(source, "app", &[], &["1"]).await;
+    crew.somebody_waits_for(&mut stop).await;
+    let sleeper = crew.holder(&release, "floating").await;
+    crew.workers[sleeper].freeze().unwrap();
+    stop.release().await;
+    crew.let_commits_pass().await;
+    (release, sleeper)
 }
 
 #[tokio::test]

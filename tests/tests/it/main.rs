@@ -8,6 +8,11 @@
 )]
 
 mod auth;
+mod badinput;
+mod badinput_content;
+mod badinput_keys;
+mod cli;
+mod grpc;
 mod kill;
 mod kill_database;
 mod kill_fence;
@@ -21,14 +26,9 @@ mod release_drift;
 mod release_retry;
 mod release_scene;
 mod release_tags;
+mod rest;
+mod rights;
 mod secrets;
 mod secrets_echo;
 mod vault;
 mod vault_scene;
-mod badinput;
-mod badinput_content;
-mod badinput_keys;
-mod rights;
-mod grpc;
-mod rest;
-mod cli;
