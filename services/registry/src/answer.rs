@@ -17,6 +17,9 @@ pub(crate) const ERROR_LIMIT: usize = 64 * 1024;
 /// This many characters of it are shown.
 const SHOWN: usize = 200;
 
+/// A word of this many characters behind a scheme's name is taken for a secret.
+const LEAST_SECRET: usize = 8;
+
 /// What was asked of whom, for the texts of failures.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked<'a> {
@@ -218,7 +221,12 @@ pub(crate) fn shown(text: &str, sent: &Sent) -> String {
     let text = text.get(..4 * SHOWN).unwrap_or(text);
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let mut line = String::new();
+    let mut before = String::new();
     for word in words.filter(|word| !word.is_empty()) {
+        // Somebody's authorization, even if it is not ours.
+        let secret = before.ends_with("basic") || before.ends_with("bearer");
+        before = word.to_ascii_lowercase();
+        let word = if secret && word.chars().count() >= LEAST_SECRET { "***" } else { word };
         let word = match word.split_once('?') {
             Some((address, _)) if address.contains("://") => address,
             _ => word,
@@ -278,6 +286,9 @@ mod tests {
         assert!(shown_text.chars().count() <= SHOWN);
         let echo = refusal(400, "you sent ghp_secret");
         assert!(!echo.words().contains("ghp_secret"));
+        let strange = "bad header \"Authorization: Basic c29tZWJvZHk6ZWxzZQ==\", bearer of news";
+        let expected = "bad header \"Authorization: Basic *** bearer of news";
+        assert_eq!(shown(strange, &Sent::default()), expected);
         assert_eq!(shown(&"\u{20ac}".repeat(900), &Sent::default()).chars().count(), SHOWN);
     }
 }

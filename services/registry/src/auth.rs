@@ -6,13 +6,14 @@ use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use colophon_domain::{Access, Credential, Failure, Reason, Result};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use reqwest::Response;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     answer::{Asked, Refusal},
     challenge::challenges,
+    exchange::Call,
     hint,
     schemes::{Realm, Scheme},
     scope::Scopes,
@@ -55,6 +56,8 @@ pub(crate) struct Turn<'a> {
     schemes_learnt: u8,
     /// A remembered realm failed, and the registry is asked for its challenge anew.
     forgot: bool,
+    /// `/v2/` was asked for a challenge.
+    asked_root: bool,
     widened: bool,
     refetched: bool,
     renewed: bool,
@@ -77,6 +80,7 @@ impl<'a> Turn<'a> {
             shown: Shown::Nothing,
             schemes_learnt: 0,
             forgot: false,
+            asked_root: false,
             widened: false,
             refetched: false,
             renewed: false,
@@ -111,6 +115,8 @@ impl<'a> Turn<'a> {
             return false;
         }
         self.forgot = true;
+        // Another request may be the first to hear the challenge, and this one must still go on.
+        self.refetched = false;
         let failed = Scheme::Bearer(realm.clone());
         self.session.host.schemes.forget(self.session.repository.name(), &failed);
         true
@@ -149,10 +155,47 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// Some registries hide from strangers what exists, and answer them 404 or 403 without a
+    /// challenge. True if a credential is at hand, nothing of it was shown, and `/v2/` names
+    /// the challenge (distribution-spec, "Determining Support"): the answer is not believed.
+    pub(crate) async fn was_a_stranger(&mut self, response: &Response) -> bool {
+        let host = &self.session.host;
+        let may_hide = matches!(response.status().as_u16(), 401 | 403 | 404)
+            && Scheme::choose(&challenges(response.headers())).is_none();
+        let stranger = matches!(self.shown, Shown::Nothing) && self.credential.is_some();
+        if !may_hide || !stranger || self.asked_root || host.schemes.is_open() {
+            return false;
+        }
+        self.asked_root = true;
+        if self.scheme().is_some() {
+            // Another request has learnt it meanwhile.
+            return true;
+        }
+        let mut root = host.base.clone();
+        root.set_path("v2/");
+        let call = Call::reading(self.session, Method::GET, root, "asking for the challenge");
+        let Ok(answer) = self.session.call_anonymously(&call).await else { return false };
+        match Scheme::choose(&challenges(answer.headers())) {
+            Some(scheme) if answer.status() == StatusCode::UNAUTHORIZED => {
+                host.schemes.learn(self.session.repository.name(), scheme);
+                self.schemes_learnt += 1;
+                true
+            }
+            _ => {
+                if answer.status().is_success() || answer.status().is_client_error() {
+                    host.schemes.open();
+                }
+                false
+            }
+        }
+    }
+
     /// After a 401 or 403: prepares another attempt, or says why there is none.
     pub(crate) async fn refused(&mut self, response: Response, asked: &Asked<'_>) -> Result<()> {
         let host = &self.session.host;
-        let challenges = challenges(response.headers());
+        let mut challenges = challenges(response.headers());
+        let sent = self.sent();
+        challenges.retain(|known| !known.get("realm").is_some_and(|realm| sent.is_in(realm)));
         let timeout = host.config.request_timeout;
         let refusal = Refusal::read(response, timeout, asked).await;
         let unauthorized = refusal.status == StatusCode::UNAUTHORIZED;

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     download::Download,
-    exchange::delays,
+    exchange::{MOST_THROTTLES, delays},
     gather::Gathered,
     manifest::{Descriptor, Manifest},
     manifests::PutError,
+    pause::{LEAST_WAIT, LONGEST_SLEEP},
     plan::{Plan, plan},
     session::Session,
     upload::{Begun, Upload},
@@ -173,12 +174,20 @@ impl Copy<'_> {
         }
         let mut delays = delays();
         let mut mismatched = false;
-        let mut attempts = 0;
+        let (mut attempts, mut throttles) = (0, 0);
         loop {
             let failure = match self.transfer(blob).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,
             };
+            if let Retry::Wait(pause) = failure.retry_class() {
+                throttles += 1;
+                if pause > LONGEST_SLEEP || throttles >= MOST_THROTTLES {
+                    return Err(failure.retry(Retry::Wait(pause.max(LEAST_WAIT))));
+                }
+                tokio::time::sleep(pause).await;
+                continue;
+            }
             attempts += 1;
             if failure.reason() == Reason::DigestMismatch && !mismatched {
                 mismatched = true;

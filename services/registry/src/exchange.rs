@@ -23,7 +23,7 @@ use crate::{
 /// Redirects that are followed for one request.
 const MOST_REDIRECTS: usize = 5;
 /// Pauses that one request sits through.
-const MOST_THROTTLES: u8 = 6;
+pub(crate) const MOST_THROTTLES: u8 = 6;
 
 /// Short pauses between a few attempts, so that a broken connection or a restarting registry
 /// is not the end of a job; anything longer is the queue's business.
@@ -94,15 +94,21 @@ pub(crate) struct CallError {
     pub failure: Failure,
     /// Whether the registry may have done what was asked.
     pub heard: bool,
+    /// Whether what failed was repeated already, as a token's request is.
+    repeated: bool,
 }
 
 impl CallError {
     pub(crate) fn unheard(failure: Failure) -> Self {
-        Self { failure, heard: false }
+        Self { failure, heard: false, repeated: false }
     }
 
     fn maybe_heard(failure: Failure) -> Self {
-        Self { failure, heard: true }
+        Self { failure, heard: true, repeated: false }
+    }
+
+    fn repeated(failure: Failure) -> Self {
+        Self { failure, heard: false, repeated: true }
     }
 }
 
@@ -121,6 +127,7 @@ impl Session {
         loop {
             let sent = self.attempt(call, &mut turn).await;
             let error = match sent {
+                Ok(response) if turn.was_a_stranger(&response).await => continue,
                 Ok(response) => match response.status() {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                         turn.refused(response, asked).await.map_err(CallError::unheard)?;
@@ -149,8 +156,9 @@ impl Session {
                 },
                 Err(error) => error,
             };
-            let again =
-                error.failure.retry_class() == Retry::Backoff && (call.repeatable || !error.heard);
+            let again = error.failure.retry_class() == Retry::Backoff
+                && (call.repeatable || !error.heard)
+                && !error.repeated;
             match delays.next().filter(|_| again) {
                 Some(delay) => tokio::time::sleep(delay).await,
                 None => return Err(error),
@@ -176,7 +184,7 @@ impl Session {
             Some(deadline) => timeout_at(deadline, prepare).await.map_err(|_| late())?,
             None => prepare.await,
         }
-        .map_err(CallError::unheard)?;
+        .map_err(CallError::repeated)?;
         let client = self.host.client_for(&call.url, &call.asked).map_err(CallError::unheard)?;
         let mut request =
             client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
@@ -201,7 +209,10 @@ impl Session {
             Ok(Err(error)) => {
                 // A connection that could not be opened has carried nothing.
                 let heard = !(error.is_connect() || error.is_builder());
-                Err(CallError { failure: transport::explain(error, &call.asked), heard })
+                Err(CallError {
+                    heard,
+                    ..CallError::unheard(transport::explain(error, &call.asked))
+                })
             }
             Err(_) => Err(CallError::maybe_heard(call.asked.unavailable("no answer in time"))),
         }
@@ -260,18 +271,18 @@ impl Session {
         for _ in 0..=MOST_REDIRECTS {
             let own = self.host.is_own(&call.url);
             let response =
-                if own { self.call(call).await? } else { self.call_foreign(call).await? };
+                if own { self.call(call).await? } else { self.call_anonymously(call).await? };
             if !is_redirect(response.status()) {
                 return Ok(if own { Walked::Own(response) } else { Walked::Foreign(response) });
             }
-            call.url = self.host.location(&call.url, response.headers(), &call.asked)?;
+            call.url = self.host.location(&call.url, &response, &call.asked)?;
         }
         Err(call.asked.protocol("too many redirects"))
     }
 
-    /// Sends to a host that the registry named: without authorization, and whatever it answers
-    /// says nothing about the registry.
-    pub(crate) async fn call_foreign(&self, call: &Call<'_>) -> Result<Response> {
+    /// Sends once without authorization, as to a host that the registry named; what comes back
+    /// pauses nobody.
+    pub(crate) async fn call_anonymously(&self, call: &Call<'_>) -> Result<Response> {
         let client = self.host.client_for(&call.url, &call.asked)?;
         let request =
             client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());

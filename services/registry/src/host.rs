@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use colophon_domain::{Clock, Failure, Reason, RegistryHost, Result};
-use http::{HeaderMap, header};
+use http::header;
 use reqwest::{Client, ClientBuilder, Response, redirect};
 use rustls::RootCertStore;
 use tokio::sync::Semaphore;
@@ -16,6 +16,7 @@ use crate::{
     config::{Authority, RegistryConfig},
     pause::Pause,
     schemes::Schemes,
+    sent::Sent,
     tls::{self, Trust},
     token::TokenCache,
 };
@@ -154,14 +155,19 @@ impl Host {
     pub(crate) fn location(
         &self,
         from: &Url,
-        headers: &HeaderMap,
+        response: &Response,
         asked: &Asked<'_>,
     ) -> Result<Url> {
-        let location = headers
+        let sent = response.extensions().get::<Sent>();
+        let repeats = |url: &Url| sent.is_some_and(|sent| sent.is_in(&place(url)));
+        let location = response
+            .headers()
             .get(header::LOCATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| from.join(text).ok())
             .filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
+            // A host's name is shown, and a careless answer may have put a secret into it.
+            .filter(|url| !repeats(url))
             .ok_or_else(|| asked.protocol("the answer names no usable Location"))?;
         if location.scheme() == "http" && !self.config.plain_http {
             return Err(asked

@@ -14,6 +14,7 @@ use crate::{
     manifest::{
         ACCEPTED, Descriptor, MANIFEST_LIMIT, Manifest, essence, is_manifest, served_digest,
     },
+    sent::Sent,
     session::Session,
 };
 
@@ -117,6 +118,7 @@ impl Session {
             status if status.is_success() => {}
             _ => return Err(self.refusal(response, &asked).await.into_failure(&asked)),
         }
+        let sent = response.extensions().get::<Sent>().cloned().unwrap_or_default();
         let said = content_digest(response.headers());
         let declared = text(response.headers(), &header::CONTENT_TYPE).map(str::to_owned);
         let timeout = self.host.config.request_timeout;
@@ -128,7 +130,10 @@ impl Session {
         served_digest(&bytes, wanted, said.as_ref())
             .and_then(|digest| Manifest::read(bytes, declared.as_deref(), digest))
             .map(Some)
-            .map_err(|(reason, text)| asked.failure(reason, &format!("the manifest {text}")))
+            .map_err(|(reason, text)| {
+                let text = if sent.is_in(&text) { "repeats a secret" } else { &text };
+                asked.failure(reason, &format!("the manifest {text}"))
+            })
     }
 
     /// Puts exactly the manifest's bytes under a tag or its digest. Nothing is sent after the

@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderName, header};
 use tokio::time::Instant;
 
 /// Longer pauses are not slept here but handed to the caller, who has other work.
-const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// The least that a caller is told to wait.
+pub(crate) const LEAST_WAIT: Duration = Duration::from_secs(1);
 /// A registry that asks for more than this is asked again after it.
 const LONGEST_PAUSE: Duration = Duration::from_hours(6);
 
@@ -56,11 +58,15 @@ impl Pause {
         self.state().strikes = 0;
     }
 
+    /// How long the pause still lasts.
+    pub(crate) fn left(&self) -> Duration {
+        self.state().until.map_or(Duration::ZERO, |until| until - Instant::now())
+    }
+
     /// Waits until the host may be asked, or says how long it would take.
     pub(crate) async fn ready(&self, host: &RegistryHost) -> Result<()> {
         loop {
-            let until = self.state().until;
-            let left = until.map_or(Duration::ZERO, |until| until - Instant::now());
+            let left = self.left();
             if left.is_zero() {
                 return Ok(());
             }

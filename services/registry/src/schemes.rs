@@ -5,8 +5,10 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use url::Url;
 
 use crate::challenge::Challenge;
@@ -15,6 +17,9 @@ use crate::challenge::Challenge;
 const MOST_REMEMBERED: usize = 4096;
 /// A realm and service longer than this are no honest registry's.
 const LONGEST_REALM: usize = 2048;
+
+/// A registry that names no challenge where it should is not asked again for this long.
+const OPEN_HOLDS: Duration = Duration::from_mins(1);
 
 /// What a registry wants to see.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +56,14 @@ impl Scheme {
 
 /// The schemes of one registry, by the repository's name.
 #[derive(Default)]
-pub(crate) struct Schemes(Mutex<HashMap<String, Scheme>>);
+pub(crate) struct Schemes {
+    known: Mutex<HashMap<String, Scheme>>,
+    open_until: Mutex<Option<Instant>>,
+}
 
 impl Schemes {
     fn known(&self) -> MutexGuard<'_, HashMap<String, Scheme>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the registry said last; `None` until it has said so.
@@ -74,6 +82,18 @@ impl Schemes {
         }
         known.insert(repository.to_owned(), scheme);
         true
+    }
+
+    /// Whether `/v2/` named no challenge a moment ago.
+    pub(crate) fn is_open(&self) -> bool {
+        let until = *self.open_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    /// `/v2/` names no challenge.
+    pub(crate) fn open(&self) {
+        let until = Some(Instant::now() + OPEN_HOLDS);
+        *self.open_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
 
     /// Forgets one that failed, unless another was learnt meanwhile.

@@ -7,6 +7,9 @@ use colophon_domain::Access;
 
 /// Scopes of one challenge that are looked at.
 const MOST_SCOPES: usize = 16;
+/// Actions of one scope, and characters of an action, that are looked at.
+const MOST_ACTIONS: usize = 16;
+const LONGEST_ACTION: usize = 32;
 
 /// A set of scopes, merged by resource and in a fixed order, so that equal sets are equal keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,13 +38,17 @@ impl Scopes {
         known.extend(actions.into_iter().filter(|action| !action.is_empty()).map(str::to_owned));
     }
 
-    /// Adds what a challenge asks for; true if that was more than we had.
+    /// Adds the actions that a challenge asks for on what we ask for already; true if that was
+    /// more than we had. A registry does not choose which other resources we ask tokens for.
     pub(crate) fn widen(&mut self, challenge: &str) -> bool {
         let before = self.clone();
         for scope in challenge.split_ascii_whitespace().take(MOST_SCOPES) {
             // The name may hold colons (a host with a port), the kind and the actions may not.
-            if let Some((resource, actions)) = scope.rsplit_once(':') {
-                self.add(resource, actions.split(','));
+            if let Some((resource, actions)) = scope.rsplit_once(':')
+                && self.0.contains_key(resource)
+            {
+                let short = actions.split(',').filter(|action| action.len() <= LONGEST_ACTION);
+                self.add(resource, short.take(MOST_ACTIONS));
             }
         }
         *self != before
@@ -68,6 +75,10 @@ mod tests {
         assert!(!scopes.widen("repository:b/app:push,pull repository:a/base:pull nonsense"));
         assert!(scopes.widen("repository:b/app:delete"));
         assert_eq!(scopes.texts().last().unwrap(), "repository:b/app:delete,pull,push");
+        let before = scopes.clone();
+        let long = format!("repository:b/app:{}", "x".repeat(LONGEST_ACTION + 1));
+        assert!(!scopes.widen(&long) && !scopes.widen("registry:catalog:* repository:c:pull"));
+        assert_eq!(scopes, before);
         let own = Scopes::of("a", Access::Pull).and_pull("a");
         assert_eq!(own, Scopes::of("a", Access::Pull));
     }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use colophon_domain::{Credential, Failure, Result};
+use colophon_domain::{Credential, Failure, Reason, Result, Retry};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,9 +19,9 @@ use url::Url;
 use crate::{
     answer::{Asked, ERROR_LIMIT, Refusal, read_limited},
     auth::basic,
-    exchange::delays,
+    exchange::{MOST_THROTTLES, delays},
     host::Host,
-    pause::retry_after,
+    pause::{LEAST_WAIT, retry_after},
     schemes::Realm,
     scope::Scopes,
     sent::Sent,
@@ -36,6 +36,12 @@ const MARGIN: Duration = Duration::from_secs(30);
 const REFUSAL_HOLDS: Duration = Duration::from_secs(2);
 /// More slots than this are tidied up.
 const TIDY_ABOVE: usize = 256;
+/// Tokens that are kept at most; the one that expires first makes room.
+const MOST_TOKENS: usize = 1024;
+/// Bytes of a token; registries do not take longer headers.
+const LONGEST_TOKEN: usize = 16 << 10;
+/// No token is kept longer, whatever the realm says.
+const LONGEST_LIFE: Duration = Duration::from_hours(1);
 
 /// The username that marks the secret as an `OAuth2` identity token, as Docker does.
 const IDENTITY_TOKEN: &str = "<token>";
@@ -73,6 +79,8 @@ enum Slot {
     Held(Token),
     /// When the realm refused, and its words.
     Refused(Instant, StatusCode, String),
+    /// When the realm gave no answer that could be used, for those who waited for it.
+    Failed(Instant, Failure),
 }
 
 /// Why there is no token.
@@ -96,6 +104,9 @@ pub(crate) struct TokenCache(Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Slot>>>>)
 impl TokenCache {
     fn slot(&self, key: &Key) -> Arc<tokio::sync::Mutex<Slot>> {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(key) {
+            return Arc::clone(slot);
+        }
         if slots.len() > TIDY_ABOVE {
             let now = Instant::now();
             slots.retain(|_, slot| match slot.try_lock().as_deref() {
@@ -104,8 +115,19 @@ impl TokenCache {
                 Err(_) => true,
             });
         }
-        let new = || Arc::new(tokio::sync::Mutex::new(Slot::Empty));
-        Arc::clone(slots.entry(key.clone()).or_insert_with(new))
+        if slots.len() >= MOST_TOKENS {
+            let held = slots.iter().filter_map(|(key, slot)| match &*slot.try_lock().ok()? {
+                Slot::Held(token) => Some((token.until, key)),
+                _ => None,
+            });
+            if let Some((_, key)) = held.min_by_key(|(until, _)| *until) {
+                let key = key.clone();
+                slots.remove(&key);
+            }
+        }
+        let slot = Arc::new(tokio::sync::Mutex::new(Slot::Empty));
+        slots.insert(key.clone(), Arc::clone(&slot));
+        slot
     }
 
     /// The token for a key, and whether it was fetched just now. Those who ask at the same time
@@ -117,9 +139,12 @@ impl TokenCache {
         credential: Option<&Credential>,
         asked: &Asked<'_>,
     ) -> Result<(SecretString, bool), NoToken> {
+        let begin = Instant::now();
         let slot = self.slot(key);
         let mut slot = slot.lock().await;
         match &*slot {
+            // A realm that hangs is not asked by one after the other of those who waited.
+            Slot::Failed(ended, failure) if *ended >= begin => return Err(same(failure).into()),
             Slot::Held(token) if token.until > Instant::now() => {
                 return Ok((token.value.clone(), false));
             }
@@ -138,7 +163,10 @@ impl TokenCache {
                 *slot = Slot::Refused(Instant::now(), status, words.clone());
                 Err(NoToken::Refused(status, words))
             }
-            Err(failed) => Err(failed),
+            Err(NoToken::Failed(failure)) => {
+                *slot = Slot::Failed(Instant::now(), same(&failure));
+                Err(failure.into())
+            }
         }
     }
 
@@ -151,6 +179,16 @@ impl TokenCache {
         {
             *slot = Slot::Empty;
         }
+    }
+}
+
+/// A failure for another who asked for the same; the cause stays with the first.
+fn same(failure: &Failure) -> Failure {
+    let same = Failure::new(failure.reason(), failure.message().to_owned());
+    let same = same.retry(failure.retry_class());
+    match failure.remedy_text() {
+        Some(remedy) => same.remedy(remedy.to_owned()),
+        None => same,
     }
 }
 
@@ -197,9 +235,13 @@ async fn fetch(
         .flatten()
         .find(|token| !token.expose_secret().is_empty())
         .ok_or_else(unusable)?;
+    if value.expose_secret().len() > LONGEST_TOKEN {
+        let text = format!("the realm's token has more than {LONGEST_TOKEN} bytes");
+        return Err(asked.protocol(&text).into());
+    }
     // Counted from the request, by our own clock: `issued_at` depends on the realm's.
     let life = body.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
-    let life = life.min(Duration::from_hours(24));
+    let life = life.min(LONGEST_LIFE);
     Ok(Token { value, until: begin + life - MARGIN.min(life / 4) })
 }
 
@@ -251,7 +293,7 @@ async fn send(
     asked: &Asked<'_>,
     request: impl Fn() -> Result<RequestBuilder>,
 ) -> Result<Response> {
-    let mut delays = delays();
+    let (mut delays, mut throttles) = (delays(), 0);
     loop {
         host.pause.ready(&host.name).await?;
         let sent = request()?.timeout(host.config.request_timeout).send().await;
@@ -261,14 +303,21 @@ async fn send(
                     Some(pause) => host.pause.hold(pause),
                     None => host.pause.strike(),
                 }
-                asked.unavailable("HTTP 429 from the token realm")
+                throttles += 1;
+                if throttles < MOST_THROTTLES {
+                    continue;
+                }
+                let wait = host.pause.left().max(LEAST_WAIT);
+                return Err(asked
+                    .failure(Reason::RateLimited, "HTTP 429 from the token realm")
+                    .retry(Retry::Wait(wait)));
             }
             Ok(response) if response.status().is_server_error() => asked
                 .unavailable(&format!("HTTP {} from the token realm", response.status().as_u16())),
             Ok(response) => return Ok(response),
             Err(error) => transport::explain(error, asked),
         };
-        let again = failure.retry_class() == colophon_domain::Retry::Backoff;
+        let again = failure.retry_class() == Retry::Backoff;
         match delays.next().filter(|_| again) {
             Some(delay) => tokio::time::sleep(delay).await,
             None => return Err(failure),

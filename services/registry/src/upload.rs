@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use colophon_domain::{Failure, Reason, Repository, Result};
+use colophon_domain::{Failure, Reason, Repository, Result, Retry};
 use futures_util::Stream;
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Response};
@@ -89,7 +89,7 @@ impl Session {
         match response.status() {
             StatusCode::CREATED => Ok(Begun::Mounted),
             status if status.is_success() => {
-                let location = self.host.location(&call.url, response.headers(), &call.asked)?;
+                let location = self.host.location(&call.url, &response, &call.asked)?;
                 Ok(Begun::Started(Upload { session: self.clone(), location, ended: false }))
             }
             _ => Err(self.refusal(response, &call.asked).await.into_failure(&call.asked)),
@@ -182,7 +182,8 @@ impl Upload {
             }
             StatusCode::TOO_MANY_REQUESTS => {
                 session.throttled(response.headers());
-                Err(asked.unavailable("HTTP 429"))
+                let pause = session.host.pause.left();
+                Err(asked.failure(Reason::RateLimited, "HTTP 429").retry(Retry::Wait(pause)))
             }
             status if status.is_success() => {
                 Err(asked.protocol(&format!("HTTP {} does not complete it", status.as_u16())))
@@ -219,7 +220,7 @@ async fn delete(session: &Session, location: &Url) {
     let sent = if session.host.is_own(location) {
         session.call(&call).await.map_err(Failure::from)
     } else {
-        session.call_foreign(&call).await
+        session.call_anonymously(&call).await
     };
     if let Err(failure) = sent {
         tracing::debug!(%failure, "an upload could not be cancelled");

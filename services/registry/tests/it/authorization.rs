@@ -183,7 +183,7 @@ async fn a_token_close_to_its_end_is_not_used() {
 
 #[tokio::test]
 async fn a_wider_scope_is_asked_for_once() {
-    for enough in ["repository:real/a/b:pull repository:a/b:pull", "nothing"] {
+    for enough in ["repository:a/b:metadata,pull", "nothing"] {
         let fake = Fake::start().await;
         let realm = fake.url("/token");
         fake.hook(move |seen| {
@@ -197,7 +197,7 @@ async fn a_wider_scope_is_asked_for_once() {
                 format!(r#"Bearer realm="{realm}""#)
             } else {
                 format!(
-                    r#"Bearer realm="{realm}",scope="repository:real/a/b:pull",error="insufficient_scope""#
+                    r#"Bearer realm="{realm}",scope="repository:a/b:metadata repository:c/d:pull",error="insufficient_scope""#
                 )
             };
             (seen.authorization() != format!("Bearer {enough}"))
@@ -343,4 +343,103 @@ async fn each_repository_has_a_realm_of_its_own() {
         }
     }
     assert_eq!((fake.count("GET", "/token/"), fake.count("GET", "/manifests/")), (2, 6));
+}
+
+#[tokio::test]
+async fn a_stranger_who_has_a_credential_asks_for_the_challenge() {
+    for hidden in [401, 403, 404] {
+        let fake = Fake::start().await;
+        let image = image(&[descriptor("c", &Digest::sha256(b""), 0)]);
+        fake.add_manifest("a/b", "v1", &image);
+        let realm = fake.url("/token");
+        fake.hook(move |seen| match (seen.path.as_str(), seen.authorization()) {
+            ("/v2/", _) => Some(challenge(&realm)),
+            ("/token", _) => Some(with(200, &[], r#"{"token":"t","expires_in":300}"#)),
+            (_, "Bearer t") => None,
+            // Without any challenge: strangers are not told what exists.
+            _ => Some(status(hidden)),
+        });
+        let registries = registries([fake.config()], Keys::one("robot", SECRET));
+        let session = registries.session(&fake.repository("a/b"), Access::Pull).unwrap();
+        for _ in 0..2 {
+            let found = session.observe(&tag("v1")).await.unwrap();
+            assert_eq!(found.as_ref(), Some(&image.digest), "{hidden}");
+        }
+        assert_eq!((fake.count("GET", "/v2/"), fake.count("GET", "/token")), (1, 1));
+    }
+    // A registry without authentication is asked once, and then believed.
+    let fake = Fake::start().await;
+    let session =
+        session(fake.config(), Keys::one("robot", SECRET), &fake.repository("a/b"), Access::Pull);
+    for _ in 0..3 {
+        assert_eq!(session.manifest(&tag("v1")).await.unwrap(), None);
+    }
+    assert_eq!(fake.seen().iter().filter(|seen| seen.path == "/v2/").count(), 1);
+}
+
+#[tokio::test]
+async fn a_realm_that_hangs_is_asked_once_by_all_who_wait() {
+    let fake = Fake::start().await;
+    let slow = Fake::start().await;
+    let mut config = fake.config();
+    config.request_timeout = std::time::Duration::from_millis(300);
+    config.token_realms = vec![slow.address.to_string()];
+    let realm = slow.url("/token");
+    fake.hook(move |_| Some(challenge(&realm)));
+    slow.hang();
+    let session =
+        session(config, Keys::one("robot", SECRET), &fake.repository("a/b"), Access::Pull);
+    let what = tag("v1");
+    let asks = (0..8).map(|_| session.manifest(&what));
+    for answer in futures_util::future::join_all(asks).await {
+        assert_eq!(answer.unwrap_err().reason(), Reason::RegistryUnavailable);
+    }
+    // One request and its repetitions for all, and once more after the challenge was heard anew;
+    // one after the other would be four for each of the eight.
+    assert!(slow.seen().len() <= 12, "{}", slow.seen().len());
+}
+
+#[tokio::test]
+async fn a_token_too_long_for_a_header_is_refused() {
+    let fake = Fake::start().await;
+    let realm = fake.url("/token");
+    fake.hook(move |seen| {
+        let token = serde_json::json!({"token": "t".repeat(17 << 10)});
+        Some(if seen.path == "/token" {
+            with(200, &[], token.to_string())
+        } else {
+            challenge(&realm)
+        })
+    });
+    let session = session(fake.config(), Keys::none(), &fake.repository("a/b"), Access::Pull);
+    let failure = session.manifest(&tag("v1")).await.unwrap_err();
+    assert_eq!(failure.reason(), Reason::RegistryProtocol);
+}
+
+#[tokio::test]
+async fn no_refusal_and_no_address_repeats_a_secret() {
+    for code in [307, 400, 403, 404, 418, 429, 503] {
+        let fake = Fake::start().await;
+        fake.hook(move |seen| {
+            let Some((_, secret)) = seen.authorization().split_once(' ') else {
+                return Some(with(401, &[("www-authenticate", "Basic realm=x")], ""));
+            };
+            let place = format!("https://{SECRET}.invalid/{secret}");
+            let realm = format!(r#"Bearer realm="{place}""#);
+            let headers = [
+                ("location", place.as_str()),
+                ("www-authenticate", realm.as_str()),
+                ("retry-after", "60"),
+            ];
+            Some(with(code, &headers, format!("no: {} {SECRET}", seen.authorization())))
+        });
+        let keys = Keys::one("robot", SECRET);
+        let session = session(fake.config(), keys, &fake.repository("a/b"), Access::Push);
+        let pair = STANDARD.encode(format!("robot:{SECRET}")).to_lowercase();
+        let failures = [session.preflight().await.err(), session.manifest(&tag("v1")).await.err()];
+        for failure in failures.into_iter().flatten() {
+            let text = format!("{failure} {failure:?}").to_lowercase();
+            assert!(!text.contains(&SECRET.to_lowercase()) && !text.contains(&pair), "{text}");
+        }
+    }
 }

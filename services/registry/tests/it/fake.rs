@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -63,6 +66,7 @@ struct Inner {
 struct Shared {
     inner: Mutex<Inner>,
     hook: Mutex<Option<Hook>>,
+    hangs: AtomicBool,
 }
 
 /// The registry; it ends when dropped.
@@ -87,8 +91,11 @@ impl Fake {
     pub async fn start_on(address: &str) -> Self {
         let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared =
-            Arc::new(Shared { inner: Mutex::new(Inner::default()), hook: Mutex::new(None) });
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner::default()),
+            hook: Mutex::new(None),
+            hangs: AtomicBool::new(false),
+        });
         let router = Router::new().fallback(handle).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, shared, task }
@@ -113,6 +120,11 @@ impl Fake {
     /// Answers in the registry's place where it returns something.
     pub fn hook(&self, hook: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) {
         *self.shared.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// Answers nothing any more.
+    pub fn hang(&self) {
+        self.shared.hangs.store(true, Ordering::SeqCst);
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -171,6 +183,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         body: axum::body::to_bytes(body, usize::MAX).await.ok(),
     };
     shared.inner.lock().unwrap().seen.push(seen.clone());
+    if shared.hangs.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     let hooked = shared.hook.lock().unwrap().as_ref().and_then(|hook| hook(&seen));
     hooked.unwrap_or_else(|| answer(&mut shared.inner.lock().unwrap(), &seen))
 }

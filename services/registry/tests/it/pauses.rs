@@ -105,3 +105,27 @@ async fn a_registry_that_is_not_there_is_unavailable() {
     assert_eq!(failure.reason(), Reason::RegistryUnavailable);
     assert_eq!(failure.retry_class(), Retry::Backoff);
 }
+
+#[tokio::test]
+async fn a_rate_limit_is_told_as_one_by_a_blobs_upload_and_by_the_realm() {
+    let limited = || with(429, &[("retry-after", "0")], "");
+    let told = |failure: colophon_domain::Failure| {
+        assert_eq!(failure.reason(), Reason::RateLimited, "{failure}");
+        let Retry::Wait(pause) = failure.retry_class() else { panic!("{failure:?}") };
+        assert!(pause >= Duration::from_secs(1));
+    };
+    let (source, target, from, to) = pair().await;
+    let digest = source.add_blob("a/src", b"content");
+    let image = image(&[descriptor("c", &digest, 7)]);
+    source.add_manifest("a/src", "v1", &image);
+    target.hook(move |seen| seen.is("PUT", "/uploads/").then(limited));
+    told(copy(&from, &to, &image.digest).await.unwrap_err());
+    let fake = Fake::start().await;
+    let challenge = format!(r#"Bearer realm="{}""#, fake.url("/token"));
+    fake.hook(move |seen| {
+        let challenge = || with(401, &[("www-authenticate", &challenge)], "");
+        Some(if seen.path == "/token" { limited() } else { challenge() })
+    });
+    let session = session(fake.config(), Keys::none(), &fake.repository("a/b"), Access::Pull);
+    told(session.manifest(&tag("v1")).await.unwrap_err());
+}
