@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, TagOrDigest};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -207,9 +208,6 @@ impl Copy<'_> {
 
     async fn transfer(&self, blob: &Descriptor) -> Result<BlobOutcome> {
         let (source, target) = (self.source, self.target);
-        // The process's places come first and are held by those who can go on; the download's
-        // before the upload's, so that nobody holds an upload while waiting for a download.
-        let _place = target.permit(&target.shared.transfers).await?;
         let mut begun = None;
         if source.same_registry(target) {
             begun = target.mount(blob, &source.repository).await;
@@ -217,8 +215,10 @@ impl Copy<'_> {
         if let Some(Begun::Mounted) = begun {
             return Ok(BlobOutcome::Mounted);
         }
-        let _download = source.permit(&source.host.downloads).await?;
-        let _upload = target.permit(&target.host.uploads).await?;
+        let _registries = self.places().await?;
+        // The process's place comes last, so that those who wait for one registry hold none
+        // that another could use.
+        let _place = target.permit(&target.shared.transfers).await?;
         let upload = async {
             match begun {
                 Some(Begun::Started(upload)) => Ok::<Upload, Failure>(upload),
@@ -228,6 +228,23 @@ impl Copy<'_> {
         let (upload, download) = tokio::try_join!(upload, Download::open(source, blob))?;
         upload.send(blob, download, &self.progress).await?;
         Ok(BlobOutcome::Copied)
+    }
+
+    /// A place for a download at the source and one for an upload at the target. Neither is
+    /// held while the other is waited for, because others could use it meanwhile.
+    async fn places(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
+        let (downloads, uploads) = (&self.source.host.downloads, &self.target.host.uploads);
+        loop {
+            let download = self.source.permit(downloads).await?;
+            if let Ok(upload) = uploads.try_acquire() {
+                return Ok((download, upload));
+            }
+            drop(download);
+            let upload = self.target.permit(uploads).await?;
+            if let Ok(download) = downloads.try_acquire() {
+                return Ok((download, upload));
+            }
+        }
     }
 
     /// Puts a manifest under its digest; unlike a tag's PUT it may simply be sent again.

@@ -8,17 +8,21 @@ use colophon_domain::{Algorithm, Digest, Failure, Reason, Result, Retry};
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 use sha2::{Digest as _, Sha256, Sha512};
+use tokio::time::Instant;
 
 use crate::{
     exchange::{Call, delays},
     manifest::Descriptor,
     manifests::range_start,
+    rate::Rate,
     session::Session,
     transport,
 };
 
 /// A download that breaks off more often than this is given up.
 const MOST_RESUMES: u32 = 50;
+/// So is one that is too slow for this many times of its idle timeout.
+const MOST_SLOW: u8 = 3;
 
 /// A blob that is being read.
 pub(crate) struct Download {
@@ -35,6 +39,8 @@ pub(crate) struct Download {
     verified: bool,
     delays: backon::ExponentialBackoff,
     resumes: u32,
+    rate: Rate,
+    slow: u8,
 }
 
 /// A digest in the making.
@@ -85,6 +91,8 @@ impl Download {
             verified: false,
             delays: delays(),
             resumes: 0,
+            rate: Rate::new(session.host.config.idle_timeout),
+            slow: 0,
         };
         if download.size > 0 {
             download.ask().await?;
@@ -141,7 +149,8 @@ impl Download {
                 Err(failure) if failure.retry_class() == Retry::Backoff => {
                     self.response = None;
                     self.resumes += 1;
-                    let delay = self.delays.next().filter(|_| self.resumes <= MOST_RESUMES);
+                    let more = self.resumes <= MOST_RESUMES && self.slow < MOST_SLOW;
+                    let delay = self.delays.next().filter(|_| more);
                     let Some(delay) = delay else { return Err(failure) };
                     tracing::debug!(
                         repository = %self.session.repository, digest = %self.blob.digest,
@@ -163,7 +172,18 @@ impl Download {
             let Some(response) = self.response.as_mut() else {
                 return Err(self.asked(|asked| asked.unavailable("the connection broke")));
             };
-            let piece = match tokio::time::timeout(idle, response.chunk()).await {
+            let begin = Instant::now();
+            let next = tokio::time::timeout(idle, response.chunk()).await;
+            let length = next.as_ref().map_or(0, |next| {
+                next.as_ref().ok().and_then(Option::as_ref).map_or(0, |piece| piece.len() as u64)
+            });
+            let too_slow = self.rate.too_slow(begin.elapsed(), length);
+            self.slow += u8::from(too_slow);
+            let piece = match next {
+                // What came is lost, but not the blob's end.
+                Ok(Ok(Some(_))) if too_slow && self.offset + length < self.size => {
+                    return Err(self.asked(|asked| asked.unavailable("too few bytes in time")));
+                }
                 Ok(Ok(Some(piece))) => piece,
                 Ok(Ok(None)) => {
                     return Err(self.asked(|asked| asked.unavailable("the answer ended early")));

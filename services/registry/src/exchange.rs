@@ -130,7 +130,7 @@ impl Session {
                 Ok(response) if turn.was_a_stranger(&response).await => continue,
                 Ok(response) => match response.status() {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                        turn.refused(response, asked).await.map_err(CallError::unheard)?;
+                        self.answer_refusal(call, &mut turn, response).await?;
                         continue;
                     }
                     StatusCode::TOO_MANY_REQUESTS => {
@@ -164,6 +164,33 @@ impl Session {
                 None => return Err(error),
             }
         }
+    }
+
+    /// Prepares another attempt after a 401 or 403, or says why there is none. Reading a newer
+    /// credential may have to wait; nobody waits for it longer than for the request itself.
+    async fn answer_refusal(
+        &self,
+        call: &Call<'_>,
+        turn: &mut Turn<'_>,
+        response: Response,
+    ) -> Result<(), CallError> {
+        let status = response.status();
+        let prepared = turn.refused(response, &call.asked);
+        let Some(deadline) = call.deadline else {
+            return prepared.await.map_err(CallError::unheard);
+        };
+        let late = |_| {
+            let reason = match status {
+                StatusCode::FORBIDDEN => Reason::RegistryDenied,
+                _ => Reason::RegistryUnauthorized,
+            };
+            let words = format!(
+                "HTTP {}, and it was not known in time whether there is a newer credential",
+                status.as_u16()
+            );
+            Err(call.asked.failure(reason, &words).retry(Retry::Backoff))
+        };
+        timeout_at(deadline, prepared).await.unwrap_or_else(late).map_err(CallError::unheard)
     }
 
     /// Waits for the host's pause and the authorization, then sends once.

@@ -26,6 +26,7 @@ mod manifests;
 mod observe;
 mod pause;
 mod plan;
+mod rate;
 mod schemes;
 mod scope;
 mod sent;

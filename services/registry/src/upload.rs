@@ -22,8 +22,9 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use crate::{
-    answer::Asked, auth::Turn, copy::Progress, download::Download, exchange::Call, host,
-    manifest::Descriptor, manifests::content_digest, session::Session, transport,
+    answer::Asked, auth::Turn, config::RegistryConfig, copy::Progress, download::Download,
+    exchange::Call, host, manifest::Descriptor, manifests::content_digest, rate::Rate,
+    session::Session, transport,
 };
 
 /// Pieces between a download and its upload. A piece is what the network gave at once, at most
@@ -144,7 +145,7 @@ impl Upload {
         }
         let mut response = tokio::select! {
             sent = request.send() => sent.map_err(|error| transport::explain(error, asked))?,
-            failure = flow.watch(session, asked) => return Err(failure),
+            failure = flow.watch(&session.host.config, asked) => return Err(failure),
         };
         if own {
             response.extensions_mut().insert(turn.sent());
@@ -312,15 +313,17 @@ impl Flow {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Returns when the target takes no bytes for too long, or has all of them and does not
+    /// Returns when the target takes no bytes for too long, or too few, or has all of them and does not
     /// answer. A source that is slow is not the target's fault, and has its own limit.
-    async fn watch(&self, session: &Session, asked: &Asked<'_>) -> Failure {
-        let config = &session.host.config;
+    async fn watch(&self, config: &RegistryConfig, asked: &Asked<'_>) -> Failure {
         let often = config.idle_timeout.min(config.commit_timeout) / 4;
         let mut tick = tokio::time::interval(often.max(Duration::from_millis(1)));
+        let mut rate = Rate::new(config.idle_timeout);
+        let mut before = (Instant::now(), self.left.load(Ordering::Relaxed));
         loop {
             tick.tick().await;
-            let complete = self.left.load(Ordering::Relaxed) == 0;
+            let left = self.left.load(Ordering::Relaxed);
+            let complete = left == 0;
             let patience = if complete { config.commit_timeout } else { config.idle_timeout };
             let last = self.begin + Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
             let starving = self.starving.load(Ordering::Relaxed) && !complete;
@@ -331,6 +334,55 @@ impl Flow {
                     "the registry takes no more bytes"
                 });
             }
+            let now = Instant::now();
+            if complete || starving {
+                rate.restart();
+            } else if rate.too_slow(now - before.0, before.1.saturating_sub(left)) {
+                return asked.unavailable("the registry takes too few bytes");
+            }
+            before = (now, left);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::BlobOutcome;
+
+    struct Unheard;
+
+    impl Progress for Unheard {
+        fn planned(&self, _: i64, _: i64) {}
+        fn blob(&self, _: BlobOutcome, _: i64) {}
+        fn sent(&self, _: i64) {}
+    }
+
+    /// What the watch says of a target that takes `bytes` every ten seconds.
+    async fn watched(bytes: usize, starving: bool) -> Option<Failure> {
+        let repository = Repository::parse("r.corp.lan/a/b").unwrap();
+        let asked = Asked { repository: &repository, what: "sending".into(), writes: true };
+        let config = RegistryConfig::new(repository.registry().clone());
+        let flow = Flow::new(1 << 40, Arc::new(Unheard));
+        flow.starving.store(starving, Ordering::Relaxed);
+        let takes = async {
+            for _ in 0..100 {
+                flow.passed(bytes);
+                tokio::time::sleep(Duration::from_secs(10)).await;
+            }
+        };
+        tokio::select! {
+            failure = flow.watch(&config, &asked) => Some(failure),
+            () = takes => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_takes_too_few_bytes_is_given_up_and_a_slow_source_is_not() {
+        let failure = watched(1000, false).await.unwrap();
+        assert_eq!(failure.retry_class(), Retry::Backoff);
+        assert!(failure.message().contains("too few bytes"), "{failure}");
+        assert!(watched(64 << 10, false).await.is_none());
+        assert!(watched(1000, true).await.is_none());
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use colophon_domain::{Access, Digest, Reason, Repository, Result};
-use colophon_registry::{Manifest, RegistryConfig, Session};
+use colophon_registry::{CopyOptions, Manifest, RegistryConfig, Session};
 use futures_util::{StreamExt, stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     copying::pair,
     fake::{Fake, Seen, status, with},
-    support::{Keys, copy, descriptor, image, registries},
+    support::{Keys, copy, copy_with, descriptor, image, registries},
 };
 
 const SIZE: usize = 3_000_000;
@@ -286,4 +286,59 @@ async fn an_upload_that_stands_still_is_given_up() {
         let expected = if reads { "after the last byte" } else { "takes no more bytes" };
         assert!(failure.message().contains(expected), "{failure}");
     }
+}
+
+#[tokio::test]
+async fn a_source_that_drips_is_given_up() {
+    let (source, target) = (Fake::start().await, Fake::start().await);
+    let quick = RegistryConfig { idle_timeout: Duration::from_millis(200), ..source.config() };
+    let (from, to) = between(quick, target.config());
+    let (_, image) = large(&source);
+    source.hook(|seen| {
+        seen.is("GET", "/blobs/").then(|| {
+            let start = start_of(seen).unwrap_or_default();
+            let drops = stream::unfold(start, |at| async move {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let end = (at + 100).min(SIZE);
+                Some((Ok::<_, std::io::Error>(content().slice(at..end)), end))
+            });
+            let place = format!("bytes {start}-{}/{SIZE}", SIZE - 1);
+            with(206, &[("content-range", &place)], Body::from_stream(drops))
+        })
+    });
+    let failure = copy(&from, &to, &image.digest).await.unwrap_err();
+    assert_eq!(failure.retry_class(), colophon_domain::Retry::Backoff);
+    assert!(failure.message().contains("too few bytes"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_registry_that_stands_still_leaves_the_others_their_places() {
+    let (source, target) = (Fake::start().await, Fake::start().await);
+    let narrow = RegistryConfig { max_connections: Some(3), ..stuck(false).await };
+    let to = [narrow.host.clone(), target.host()];
+    let registries = registries([source.config(), narrow, target.config()], Keys::none());
+    let from = registries.session(&source.repository("a/src"), Access::Pull).unwrap();
+    let [stuck, to] = to.map(|host| {
+        let repository = Repository::parse(&format!("{host}/a/dst")).unwrap();
+        registries.session(&repository, Access::Push).unwrap()
+    });
+    // More blobs than the process moves at a time.
+    let blobs: Vec<_> =
+        (0..24_u8).map(|number| descriptor("l", &source.add_blob("a/src", &[number]), 1)).collect();
+    let image = image(&blobs);
+    source.add_manifest("a/src", "v1", &image);
+    let options = CopyOptions { parallel: 24, ..CopyOptions::default() };
+    let waiting = copy_with(&from, &stuck, &image.digest, options);
+    let goes_on = async {
+        // One of them has its place and moves, the others wait for theirs.
+        while source.count("GET", "/blobs/") == 0 {
+            tokio::task::yield_now().await;
+        }
+        copy(&from, &to, &image.digest).await
+    };
+    let totals = tokio::select! {
+        stuck = waiting => panic!("{stuck:?}"),
+        totals = tokio::time::timeout(Duration::from_secs(30), goes_on) => totals,
+    };
+    assert_eq!(totals.unwrap().unwrap().blobs_copied, 24);
 }
