@@ -127,7 +127,7 @@ impl Session {
         loop {
             let sent = self.attempt(call, &mut turn).await;
             let error = match sent {
-                Ok(response) if turn.was_a_stranger(&response).await => continue,
+                Ok(response) if was_a_stranger(call, &mut turn, &response).await => continue,
                 Ok(response) => match response.status() {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                         self.answer_refusal(call, &mut turn, response).await?;
@@ -327,6 +327,16 @@ impl Session {
             crate::host::place(&call.url),
             self.host.name
         ))
+    }
+}
+
+/// Whether the answer is not to be believed. Where that is not known before the deadline, the
+/// request is prepared again, and then says that it is too late.
+async fn was_a_stranger(call: &Call<'_>, turn: &mut Turn<'_>, response: &Response) -> bool {
+    let known = turn.was_a_stranger(response);
+    match call.deadline {
+        Some(deadline) => timeout_at(deadline, known).await.unwrap_or(true),
+        None => known.await,
     }
 }
 

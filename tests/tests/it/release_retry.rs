@@ -113,7 +113,7 @@ async fn a_registry_that_asks_for_a_pause_gets_it() {
 #[tokio::test]
 async fn a_pat_without_the_permission_to_push_says_so() {
     let mut world = World::new().await.unwrap();
-    let vault = world.vault("").await.unwrap();
+    let vault = world.vault("reread_interval = \"100ms\"").await.unwrap();
     let team = login("team");
     vault.put_login("target", &team).await.unwrap();
     let staging = world.site(SiteOptions::default()).await.unwrap();
@@ -142,6 +142,36 @@ async fn a_pat_without_the_permission_to_push_says_so() {
     assert_eq!(tags(&release), expected(&all), "{release:#}");
     assert_eq!(state(&release), "FAILED REGISTRY_DENIED");
     assert_eq!(kinds(&client, &target.reference("app", "2")).await, ["intent", "not_applied"]);
+}
+
+#[tokio::test]
+async fn waiting_for_a_newer_pat_does_not_outlast_the_put() {
+    let mut world = World::new().await.unwrap();
+    // Longer than the time for a PUT and all that follows: the reconciler would be there first,
+    // again and again.
+    let vault = world.vault("reread_interval = \"4s\"").await.unwrap();
+    let team = login("team");
+    vault.put_login("target", &team).await.unwrap();
+    let staging = world.site(SiteOptions::default()).await.unwrap();
+    let target = SiteOptions::proxied()
+        .login(&team)
+        .settings("[[registry.credentials]]\npush = \"registries/target\"");
+    let target = world.site(target).await.unwrap();
+    world.worker.push_str("max_attempts = 30\n");
+    let node = world.run().await.unwrap();
+    let client = world.client(&node).unwrap();
+    staging.push(&ImageSpec::tiny("403"), "app", "1").await.unwrap();
+    let no = Action::Status(StatusCode::FORBIDDEN, Vec::new(), "no".to_owned());
+    target.proxy().add(Rule::new(no).method(Method::PUT).path("/manifests/1").always());
+    let (source, app) = (staging.reference("app", "1"), target.repository("app"));
+    let first = published(&client, &source, &[(&app, &["1"], &[])]).await;
+    let second = published(&client, &source, &[(&app, &["1"], &[])]).await;
+    for release in [&first, &second] {
+        assert_eq!(state(release), "FAILED REGISTRY_DENIED", "{release:#}");
+    }
+    let all = kinds(&client, &target.reference("app", "1")).await;
+    let pairs: Vec<&[String]> = all.chunks(2).collect();
+    assert!(pairs.len() > 1 && pairs.iter().all(|pair| *pair == ["intent", "not_applied"]));
 }
 
 #[tokio::test]
