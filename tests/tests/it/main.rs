@@ -12,6 +12,7 @@ mod badinput;
 mod badinput_content;
 mod badinput_keys;
 mod cli;
+mod docs;
 mod grpc;
 mod kill;
 mod kill_database;
