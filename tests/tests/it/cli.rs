@@ -13,7 +13,10 @@ use colophon_tests::{Client, Node, PATIENCE, Site, SiteOptions, World};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::release_scene::{login, state, tag_puts, text};
+use crate::{
+    release_scene::{login, state, tag_puts, text},
+    vault_scene::waiting,
+};
 
 struct Scene {
     world: World,
@@ -229,7 +232,7 @@ async fn a_release_that_goes_on_ends_with_4_and_says_what_it_waits_for() {
     assert!(err.contains("still QUEUED") && err.contains("colophon cancel"), "{err}");
 
     // With a worker and a Vault that is not there.
-    let vault = scene.world.vault("request_timeout = \"500ms\"").await.unwrap();
+    let vault = scene.world.vault("").await.unwrap();
     let team = login("team");
     let guarded = SiteOptions::default()
         .login(&team)
@@ -238,7 +241,10 @@ async fn a_release_that_goes_on_ends_with_4_and_says_what_it_waits_for() {
     vault.bao.seal().await.unwrap();
     let api = scene.world.run().await.unwrap();
     let app = guarded.repository("app");
-    let line = ["publish", &source, "--to", &app, "--tag", "1", "--timeout", "5s"];
+    let client = scene.world.client(&api).unwrap();
+    let id = client.publish(&source, &[(&app, &["1"], &[])]).await.unwrap();
+    waiting(&client, &id, "is sealed").await;
+    let line = ["release", &id, "--wait", "--timeout", "1s"];
     let output = scene.world.cli(&api, &line).await.unwrap();
     assert_eq!(output.code, Some(4), "{output:?}");
     assert!(output.err.contains("it waits for: Vault"), "{output:?}");

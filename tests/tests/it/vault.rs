@@ -164,7 +164,8 @@ async fn what_vault_forbids_is_waited_for_and_named() {
     assert_eq!((answer.status.as_u16(), answer.text("/reason")), (503, "VAULT_DENIED"));
     assert!(answer.text("/remedy").contains("capability"), "{:#}", answer.body);
     vault.set_policy(POLICY).await;
-    let release = client.wait_end(&id).await.unwrap();
+    // It looks again after half a minute.
+    let release = client.wait_end_for(&id, Duration::from_mins(3)).await.unwrap();
     assert_eq!((state(&release).as_str(), attempts(&release).len()), ("SUCCEEDED", 0));
 }
 
