@@ -156,10 +156,11 @@ async fn every_key_of_the_configuration_is_described() {
         if let Some(title) = line.strip_prefix("## `").or_else(|| line.strip_prefix("### `")) {
             title.trim_end_matches('`').clone_into(&mut section);
             described.entry(section.clone()).or_default();
-        } else if let [row] = rows(line).as_slice() {
-            if row[0] != "key" && !section.is_empty() {
-                described.entry(section.clone()).or_default().insert(row[0].clone());
-            }
+        } else if let [row] = rows(line).as_slice()
+            && row[0] != "key"
+            && !section.is_empty()
+        {
+            described.entry(section.clone()).or_default().insert(row[0].clone());
         }
     }
     let vault = "[vault]\naddress = \"https://vault.corp.lan\"\n[vault.auth]\nmethod = ";
