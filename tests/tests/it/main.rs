@@ -24,6 +24,7 @@ mod ledger_check;
 mod overlap;
 mod release_cancel;
 mod release_drift;
+mod release_history;
 mod release_retry;
 mod release_scene;
 mod release_tags;

@@ -142,6 +142,30 @@ async fn a_registry_that_keeps_its_tags_is_believed() {
 }
 
 #[tokio::test]
+async fn of_two_releases_of_one_unique_tag_at_the_same_time_one_has_it() {
+    let Scene { client, staging, one, .. } = &scene().await;
+    let app = one.repository("app");
+    for round in 0..5 {
+        let tag = format!("1.{round}");
+        let tags = [tag.as_str()];
+        let targets = [(app.as_str(), &tags[..], &[][..])];
+        let (source, other) = (staging.reference("app", "1"), staging.reference("app", "2"));
+        let both =
+            tokio::join!(published(client, &source, &targets), published(client, &other, &targets));
+        let (won, lost) = if state(&both.0) == "SUCCEEDED" { both } else { (both.1, both.0) };
+        assert_eq!(
+            (state(&won), state(&lost)),
+            ("SUCCEEDED".into(), "FAILED TAG_IMMUTABLE".into())
+        );
+        assert_eq!(one.inspect("app", &tag).await.unwrap(), text(&won, "/digest"));
+        let reference = one.reference("app", &tag);
+        assert_eq!(kinds(client, &reference).await, ["intent", "confirmed"], "{tag}");
+    }
+    let puts = tag_puts(one);
+    assert_eq!(puts.len(), 5, "{puts:?}");
+}
+
+#[tokio::test]
 async fn greater_priority_goes_first() {
     let mut world = World::new().await.unwrap();
     let staging = world.site(SiteOptions::default()).await.unwrap();
