@@ -69,9 +69,13 @@ impl Node {
         self.process.kill();
     }
 
-    /// Stops it where it is (SIGSTOP), until [`go_on`](Self::go_on).
-    pub fn freeze(&mut self) -> Result<()> {
-        Ok(self.process.signal(Signal::STOP)?)
+    /// Stops it where it is (SIGSTOP), until [`go_on`](Self::go_on); returns when the last of its
+    /// threads stands still, which on a busy machine is not at once.
+    pub async fn freeze(&mut self) -> Result<()> {
+        self.process.signal(Signal::STOP)?;
+        let threads = PathBuf::from(format!("/proc/{}/task", self.id()));
+        let still = async || threads_stand_still(&threads).then_some(());
+        Ok(wait::wait_until("every thread stands still", PATIENCE, still).await?)
     }
 
     /// Lets it go on (SIGCONT).
@@ -89,6 +93,18 @@ impl Node {
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
+}
+
+/// Whether every thread of a process is stopped. The state follows the name, which is in
+/// parentheses and may hold any character.
+fn threads_stand_still(threads: &Path) -> bool {
+    let Ok(threads) = std::fs::read_dir(threads) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        stat.is_ok_and(|stat| {
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
+    })
 }
 
 pub(crate) fn address_file(folder: &Path) -> PathBuf {

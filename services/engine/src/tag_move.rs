@@ -54,7 +54,10 @@ impl Engine {
     ) -> Result<TagEnd> {
         let mut recopied = false;
         for _ in 0..LOOKS {
-            let head = self.store.head(&step.repository, &step.tag).await?;
+            let head = self.store.head(step).await?;
+            if head.settled {
+                return Ok(TagEnd::Settled(Outcome::JobGoesOn));
+            }
             if let Some(blocker) = &head.blocker {
                 return Ok(TagEnd::Wait(self.blocked(step, blocker)));
             }
@@ -197,7 +200,7 @@ impl Engine {
             %failure, "the outcome of a move is not known; the reconciler will look"
         );
         self.store.mark_unknown(step).await?;
-        let head = self.store.head(&step.repository, &step.tag).await?;
+        let head = self.store.head(step).await?;
         let end = match &head.blocker {
             Some(blocker) => self.blocked(step, blocker),
             // Somebody has looked already.

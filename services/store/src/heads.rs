@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Digest, HeadState, Repository, Result, Tag};
+use colophon_domain::{Digest, HeadState, Result};
 use uuid::Uuid;
 
 use crate::{Claimed, Move, Store, rows, tx::Bounded as _};
@@ -19,6 +19,9 @@ pub struct Head {
     pub state: HeadState,
     /// A move that is under way.
     pub blocker: Option<Blocker>,
+    /// The tag of this release was settled since its job was looked at, by whoever found out
+    /// what became of an interrupted move: nothing is left to do.
+    pub settled: bool,
 }
 
 /// A move that is under way and blocks its reference.
@@ -33,21 +36,24 @@ pub struct Blocker {
 }
 
 impl Store {
-    /// The newest state of a reference.
-    pub async fn head(&self, repository: &Repository, tag: &Tag) -> Result<Head> {
+    /// The newest state of a tag's reference. Whatever is written about it afterwards shows in
+    /// the number of its entries.
+    pub async fn head(&self, step: &Move) -> Result<Head> {
         let row = sqlx::query!(
             r#"
             SELECT h.tag_seq, h.digest, h.moved_ticket,
                    i.tag_move_id AS "tag_move_id?", m.release_id AS "release_id?",
-                   EXTRACT(EPOCH FROM i.resolve_after - colophon_now())::float8 AS resolved_in
+                   EXTRACT(EPOCH FROM i.resolve_after - colophon_now())::float8 AS resolved_in,
+                   (SELECT own.ended_at IS NOT NULL FROM tag_move own WHERE own.id = $4) AS settled
             FROM tag_head h
             LEFT JOIN open_intent i USING (registry, repository, tag)
             LEFT JOIN tag_move m ON m.id = i.tag_move_id
             WHERE h.registry = $1 AND h.repository = $2 AND h.tag = $3
             "#,
-            repository.registry().as_str(),
-            repository.name(),
-            tag.as_str(),
+            step.repository.registry().as_str(),
+            step.repository.name(),
+            step.tag.as_str(),
+            step.tag_move,
         )
         .fetch_one(&self.pool)
         .bounded()
@@ -63,6 +69,7 @@ impl Store {
             digest: rows::digest_option(row.digest.as_deref())?,
             state: HeadState { moved_ticket: row.moved_ticket },
             blocker,
+            settled: row.settled.unwrap_or_default(),
         })
     }
 

@@ -17,6 +17,13 @@ pub(crate) const TIMES: &str = "lease = \"2s\"\nput_timeout = \"1s\"\ngrace = \"
                                 backoff_max = \"500ms\"\nconsistency_window = \"500ms\"\n\
                                 max_attempts = 30\n";
 
+/// Times in which a slow machine gets everything done that a test does meanwhile. What waits for
+/// them is helped by [`Crew::lease_ends`] and [`Crew::intents_are_due`].
+pub(crate) const LONG_TIMES: &str = "lease = \"60s\"\nput_timeout = \"25s\"\n\
+                                     grace = \"5s\"\npoll_interval = \"50ms\"\n\
+                                     backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n\
+                                     consistency_window = \"500ms\"\nmax_attempts = 30\n";
+
 /// A world at work.
 pub(crate) struct Crew {
     pub(crate) world: World,
@@ -31,11 +38,16 @@ pub(crate) struct Crew {
 
 impl Crew {
     pub(crate) async fn new(workers: usize) -> Self {
-        Self::on(World::new().await.unwrap(), workers).await
+        Self::with(TIMES, workers).await
     }
 
-    pub(crate) async fn on(mut world: World, workers: usize) -> Self {
-        TIMES.clone_into(&mut world.worker);
+    /// With other settings of the workers.
+    pub(crate) async fn with(times: &str, workers: usize) -> Self {
+        Self::on(World::new().await.unwrap(), times, workers).await
+    }
+
+    pub(crate) async fn on(mut world: World, times: &str, workers: usize) -> Self {
+        times.clone_into(&mut world.worker);
         let source = world.site(SiteOptions::proxied()).await.unwrap();
         let target = world.site(SiteOptions::proxied()).await.unwrap();
         let api = world.serve().await.unwrap();
@@ -197,6 +209,31 @@ impl Crew {
     pub(crate) async fn let_commits_pass(&self) {
         let pool = self.world.database().pool();
         sqlx::query("DROP FUNCTION IF EXISTS stop_commits() CASCADE").execute(pool).await.unwrap();
+    }
+
+    /// Lets the leases of the release's jobs end now, as if their time was over.
+    pub(crate) async fn lease_ends(&self, release: &str) {
+        self.sql(
+            "UPDATE job SET lease_expires_at = colophon_now()
+             WHERE release_id = $1::uuid AND state = 'running'",
+            release,
+        )
+        .await;
+    }
+
+    /// Lets the time of the release's open intents end now, with their grace.
+    pub(crate) async fn intents_are_due(&self, release: &str) {
+        self.sql(
+            "UPDATE open_intent i SET deadline = colophon_now(), resolve_after = colophon_now()
+             FROM tag_move m WHERE m.id = i.tag_move_id AND m.release_id = $1::uuid",
+            release,
+        )
+        .await;
+    }
+
+    async fn sql(&self, statement: &'static str, release: &str) {
+        let pool = self.world.database().pool();
+        sqlx::query(statement).bind(release).execute(pool).await.unwrap();
     }
 
     /// Waits until somebody has given the tag's open intent an outcome.

@@ -13,21 +13,21 @@ use colophon_tests::{PATIENCE, World, request};
 use http::Method;
 use tokio::time::sleep;
 
-use crate::{kill::Crew, ledger_check};
+use crate::{
+    kill::{Crew, LONG_TIMES, TIMES},
+    ledger_check,
+};
 
-async fn crew(workers: usize) -> Crew {
+async fn crew(times: &str) -> Crew {
     let world = World::with_own_postgres(PostgresOptions::default()).await.unwrap();
-    Crew::on(world, workers).await
+    Crew::on(world, times, 2).await
 }
 
 /// The database is away while the answer of a PUT arrives, and back before the intent's time
 /// runs out: the worker writes down what it saw, nobody has to look again.
 #[tokio::test]
 async fn a_short_absence_costs_no_second_look() {
-    let mut crew = crew(0).await;
-    crew.world.worker = crew.world.worker.replace("lease = \"2s\"", "lease = \"30s\"");
-    crew.world.worker = crew.world.worker.replace("put_timeout = \"1s\"", "put_timeout = \"12s\"");
-    crew.hire().await;
+    let crew = crew(LONG_TIMES).await;
     let release = cut_off_at_the_answer(&crew, async |crew| {
         crew.world.database().server().lock().await.kill();
     })
@@ -42,7 +42,7 @@ async fn a_short_absence_costs_no_second_look() {
 /// The database is away for longer than leases and intents last.
 #[tokio::test]
 async fn a_long_absence_is_survived() {
-    let crew = crew(2).await;
+    let crew = crew(TIMES).await;
     let release = cut_off_at_the_answer(&crew, async |crew| {
         crew.world.database().server().lock().await.stop().await.unwrap();
         // Longer than the lease, and than the deadline with its grace.
@@ -83,7 +83,7 @@ async fn accepted(crew: &Crew, source: &str, unique: &str) -> String {
 /// The server is killed again and again while releases run.
 #[tokio::test]
 async fn crashes_in_the_middle_lose_nothing() {
-    let crew = crew(2).await;
+    let crew = crew(TIMES).await;
     let mut releases = Vec::new();
     for number in 0..4 {
         let source = crew.image(&ImageSpec::tiny(format!("image {number}")), "app").await;

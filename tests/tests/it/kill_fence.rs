@@ -11,7 +11,7 @@ use colophon_tests::PATIENCE;
 use http::Method;
 
 use crate::{
-    kill::{Crew, TIMES},
+    kill::{Crew, LONG_TIMES},
     ledger_check,
 };
 
@@ -39,10 +39,8 @@ async fn an_outcome_is_written_only_by_the_holder() {
 /// Brings a worker to the request of the rule, and takes its job away before its next
 /// transaction. Afterwards the job waits for its next holder, untouched.
 async fn taken_away(kind: &str, rule: Rule) -> (Crew, String) {
-    let mut crew = Crew::new(0).await;
     // No renewal and no expiry comes between.
-    crew.world.worker = TIMES.replace("lease = \"2s\"", "lease = \"10m\"");
-    crew.hire().await;
+    let crew = Crew::with(&LONG_TIMES.replace("60s", "10m"), 1).await;
     let source = crew.image(&ImageSpec::tiny("one"), "app").await;
     let fault = crew.target.proxy().add(rule);
     let release = crew.publish(&source, "app", &[], &["1"]).await;
@@ -77,6 +75,7 @@ async fn taken_away(kind: &str, rule: Rule) -> (Crew, String) {
 
 /// The job's next holder finishes it.
 async fn ends((crew, release): &(Crew, String), wanted: &str) {
+    crew.intents_are_due(release).await;
     sqlx::query("UPDATE job SET run_at = colophon_now() WHERE release_id = $1::uuid")
         .bind(release)
         .execute(crew.world.database().pool())

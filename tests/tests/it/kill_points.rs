@@ -9,12 +9,13 @@ use std::{
 use colophon_testkit::{
     image::ImageSpec,
     proxy::{Action, Fault, Rule},
+    wait::wait_until,
 };
 use colophon_tests::PATIENCE;
 use http::Method;
 
 use crate::{
-    kill::{Crew, Lock, seconds},
+    kill::{Crew, LONG_TIMES, Lock, seconds},
     ledger_check,
 };
 
@@ -111,7 +112,7 @@ async fn a_worker_that_dies_at_any_step_is_replaced() {
 }
 
 async fn phase(phase: Phase) -> Vec<Row> {
-    let mut crew = Crew::new(2).await;
+    let mut crew = Crew::with(LONG_TIMES, 2).await;
     let mut rows = Vec::new();
     for point in phase.points() {
         rows.push(killed(&mut crew, phase, *point).await);
@@ -123,6 +124,7 @@ async fn phase(phase: Phase) -> Vec<Row> {
 /// One release whose worker is killed.
 async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     let repository = format!("{}-{point:?}", phase.kind()).to_lowercase();
+    println!("killing at {repository}");
     // The floating tag is there already, and the unique one is new.
     let old = crew.image(&ImageSpec::tiny(format!("{repository} old")), &repository).await;
     crew.publish_well(&old, &repository, &[], &["1"]).await;
@@ -144,12 +146,17 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     let since = Instant::now();
     match held {
         Held::Dropped(fault) => fault.drop_connections(),
-        Held::Forwarded(fault) => fault.forward(),
+        Held::Forwarded(fault) => {
+            fault.forward();
+            all_arrived(crew).await;
+        }
         Held::Locked(lock) => {
             lock.release().await;
             crew.let_commits_pass().await;
         }
     }
+    crew.lease_ends(&release).await;
+    crew.intents_are_due(&release).await;
     crew.hire().await;
     let ended = crew.succeeds(&release).await;
     let took = since.elapsed();
@@ -165,20 +172,29 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     let own = words
         .trim_start_matches("baseline ")
         .trim_start_matches(if phase == Phase::Floating { "intent confirmed " } else { "" });
-    assert!(expected(phase, point).contains(&own), "{repository}: {words}\n{}", crew.logs());
+    assert_eq!(own, expected(phase, point), "{repository}: {words}\n{}", crew.logs());
     crew.target.proxy().clear();
     Row { phase, point, took, story: own.to_owned() }
 }
 
-/// What the ledger may say about the tag afterwards.
-fn expected(phase: Phase, point: Point) -> &'static [&'static str] {
+/// Waits until the registry has answered everything that went on to it.
+async fn all_arrived(crew: &Crew) {
+    let arrived = async || {
+        let puts = crew.target.proxy().manifest_puts();
+        puts.iter().all(|put| put.answered.is_some()).then_some(())
+    };
+    wait_until("the PUT has arrived", PATIENCE, arrived).await.unwrap();
+}
+
+/// What the ledger says about the tag afterwards.
+fn expected(phase: Phase, point: Point) -> &'static str {
     match (phase, point) {
         (Phase::Copy, _) | (_, Point::Claim | Point::MidCopy | Point::InTx1 | Point::Committed) => {
-            &["intent confirmed"]
+            "intent confirmed"
         }
-        (_, Point::Tx1) => &["intent not_applied intent confirmed"],
+        (_, Point::Tx1) => "intent not_applied intent confirmed",
         (_, Point::PutSent | Point::PutAnswered | Point::Head | Point::Tx2 | Point::FanIn) => {
-            &["intent recovered"]
+            "intent recovered"
         }
     }
 }

@@ -302,7 +302,7 @@ async fn a_clock_that_is_put_back_stops_nothing() {
         base.accept(&request(&[("source", &[], &["latest"])]), &digest(number)).await;
         let job = base.claim(1).await.remove(0);
         let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
-        let head = base.store.head(&place, &tag).await.unwrap();
+        let head = base.store.head(&step).await.unwrap();
         // Somebody else moved the tag in between.
         let foreign = digest(number + 100);
         let look = Look::now(Some(&foreign));

@@ -232,7 +232,7 @@ impl World {
             self.base.store.complete(&job).await?;
             return Ok(None);
         };
-        let head = self.base.store.head(&step.repository, &step.tag).await?;
+        let head = self.base.store.head(&step).await?;
         if head.blocker.is_some() {
             let key = Some((&step.repository, &step.tag));
             self.base.store.wait(job.lease, "blocked", key, Duration::from_secs(1)).await?;
