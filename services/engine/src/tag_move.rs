@@ -153,7 +153,8 @@ impl Engine {
     }
 
     /// What the registry serves after the PUT. One that still serves the old digest is asked
-    /// again for the consistency window: it may read from a replica.
+    /// again for the consistency window: it may read from a replica. So is one that cannot say:
+    /// some answer 5xx for a moment while the manifest is put under another tag.
     async fn look_after(
         &self,
         session: &Session,
@@ -164,7 +165,13 @@ impl Engine {
         let end = Instant::now() + self.settings.consistency_window;
         loop {
             let asked = Instant::now();
-            let observed = observe(session, step).await?;
+            let observed = match observe(session, step).await {
+                Err(failure) if passes(&failure) && Instant::now() < end => {
+                    tokio::time::sleep(STALE_PAUSE).await;
+                    continue;
+                }
+                seen => seen?,
+            };
             if refused || observed != intent.old || Instant::now() >= end {
                 return Ok((observed, asked));
             }
@@ -252,6 +259,11 @@ enum Sent {
 
 async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
     session.observe(&TagOrDigest::Tag(step.tag.clone())).await
+}
+
+/// Whether the same question may have an answer a moment later.
+fn passes(failure: &Failure) -> bool {
+    failure.retry_class() == Retry::Backoff
 }
 
 /// Whether a failure is final for the tag, and not about the job or the release as a whole.

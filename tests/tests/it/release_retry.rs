@@ -214,3 +214,28 @@ async fn content_that_the_registry_collected_before_the_tag_is_copied_once_more(
     assert!(text(&release, "/message").contains("twice"), "{release:#}");
     assert_eq!(lost.hits(), 2);
 }
+
+#[tokio::test]
+async fn a_registry_that_cannot_say_for_a_moment_what_it_serves_is_asked_again() {
+    let mut world = World::new().await.unwrap();
+    PATIENT.clone_into(&mut world.worker);
+    let staging = world.site(SiteOptions::default()).await.unwrap();
+    let target = world.site(SiteOptions::proxied()).await.unwrap();
+    let node = world.run().await.unwrap();
+    let client = world.client(&node).unwrap();
+    staging.push(&ImageSpec::tiny("500"), "app", "1").await.unwrap();
+    let put = Rule::new(Action::HoldAfter).method(Method::PUT).path("/app/manifests/1");
+    let put = target.proxy().add(put);
+    let (source, app) = (staging.reference("app", "1"), target.repository("app"));
+    let id = client.publish(&source, &[(&app, &["1"], &[])]).await.unwrap();
+    put.reached(PATIENCE).await.unwrap();
+    // More often than one question is repeated by itself.
+    let busy = Action::Status(StatusCode::INTERNAL_SERVER_ERROR, Vec::new(), "busy".to_owned());
+    let head = Rule::new(busy).method(Method::HEAD).path("/app/manifests/1").times(6);
+    let head = target.proxy().add(head);
+    put.forward();
+    let release = client.wait_end(&id).await.unwrap();
+    assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
+    assert_eq!(head.hits(), 6);
+    assert_eq!(kinds(&client, &target.reference("app", "1")).await, ["intent", "confirmed"]);
+}
