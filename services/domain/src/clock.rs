@@ -16,6 +16,11 @@ pub trait Entropy: Send + Sync + 'static {
     fn uuid(&self) -> Uuid;
     /// 32 random bytes from the operating system's generator.
     fn salt(&self) -> [u8; 32];
+    /// A number from 0 up to 1, for jitter.
+    fn fraction(&self) -> f64 {
+        let [a, b, c, d, ..] = self.salt();
+        f64::from(u32::from_be_bytes([a, b, c, d])) / (f64::from(u32::MAX) + 1.0)
+    }
 }
 
 /// The system's clock.

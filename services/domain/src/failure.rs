@@ -96,15 +96,42 @@ reasons! {
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED" => FailedPrecondition,
     /// A unique tag already points to another digest; unique tags never move.
     TagImmutable = "TAG_IMMUTABLE" => FailedPrecondition,
-    /// Somebody else moved the tag while we did.
+    /// The tag is not where it was expected, or somebody else moved it while we did.
     TagMoved = "TAG_MOVED" => Aborted,
+    /// The floating tag has a newer build already; going back was not asked for.
+    OrderRegression = "ORDER_REGRESSION" => FailedPrecondition,
+    /// The floating tag's builds are ordered by another kind of key, or the request has none.
+    OrderKeyMismatch = "ORDER_KEY_MISMATCH" => FailedPrecondition,
+    /// A higher version holds the floating tag; it stays, as asked.
+    NotHighest = "NOT_HIGHEST" => FailedPrecondition,
+    /// The version is a pre-release or has build metadata, and moves no floating tags; they stay,
+    /// as asked.
+    PreRelease = "PRE_RELEASE" => FailedPrecondition,
+    /// The release has not ended; what it will have done is not known yet.
+    NotEnded = "NOT_ENDED" => FailedPrecondition,
+    /// What the plan showed is not what would happen now.
+    PlanChanged = "PLAN_CHANGED" => FailedPrecondition,
+    /// The plan is too old.
+    PlanExpired = "PLAN_EXPIRED" => FailedPrecondition,
+    /// The tag never was there, or not so far back.
+    NotInHistory = "NOT_IN_HISTORY" => FailedPrecondition,
+    /// A freeze stops all moves of the repository's tags.
+    Frozen = "FROZEN" => FailedPrecondition,
+    /// The tag was moved in spite of a freeze; said in the ledger, never to a caller as a refusal.
+    BreakGlass = "BREAK_GLASS" => FailedPrecondition,
+    /// A person said what became of the move; said in the ledger.
+    SettledByHand = "SETTLED_BY_HAND" => FailedPrecondition,
+    /// The tag's outcome is known, or its move may still be under way: nothing is to be settled.
+    NotUnknown = "NOT_UNKNOWN" => FailedPrecondition,
+    /// The release failed; the tag was put back to what it was before.
+    Restored = "RESTORED" => Aborted,
     /// The tag was already where it should be; this is success.
     Unchanged = "UNCHANGED" => FailedPrecondition,
     /// A release that was accepted later has already moved this floating tag.
     Superseded = "SUPERSEDED" => Aborted,
     /// The release was cancelled.
     Cancelled = "CANCELLED" => Aborted,
-    /// The release cannot be cancelled: a tag is being moved, or it has ended.
+    /// The release cannot be cancelled: it has ended, or its tags are being put back.
     NotCancellable = "NOT_CANCELLABLE" => FailedPrecondition,
     /// The release's `not_after` has passed.
     Expired = "EXPIRED" => FailedPrecondition,
@@ -238,13 +265,6 @@ impl Failure {
         self
     }
 
-    /// Replaces the reason, keeping everything else.
-    #[must_use]
-    pub fn because(mut self, reason: Reason) -> Self {
-        self.0.reason = reason;
-        self
-    }
-
     /// Why it failed.
     pub fn reason(&self) -> Reason {
         self.0.reason
@@ -263,6 +283,14 @@ impl Failure {
     /// The request's field that is wrong, if one is.
     pub fn field_name(&self) -> Option<&str> {
         self.0.field.as_deref()
+    }
+
+    /// What happened and what to do about it, as one text.
+    pub fn explained(&self) -> String {
+        match self.remedy_text() {
+            Some(remedy) => format!("{}; {remedy}", self.message()),
+            None => self.message().to_owned(),
+        }
     }
 
     /// What to do about it.

@@ -5,26 +5,48 @@
 mod clock;
 mod credential;
 mod digest;
+mod explain;
 mod failure;
+mod floats;
+mod freeze;
+mod order;
+mod past;
 mod pattern;
+mod plan;
 mod reference;
 mod release;
+mod request;
+mod retention;
 mod rights;
 mod rules;
+mod tag_rules;
+mod version;
 mod view;
 
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use credential::{Access, Credential, CredentialSource};
 pub use digest::{Algorithm, Digest};
+pub use explain::explain;
 pub use failure::{ErrorKind, Failure, Reason, Result, Retry};
+pub use floats::{FloatTemplate, Highest, Line};
+pub use freeze::{FreezeRequest, FreezeView};
+pub use order::{OrderKey, OrderKind};
+pub use past::{Step, StepKind, positions};
 pub use pattern::RepositoryPattern;
+pub use plan::{Obstacle, PlanView, PlannedPublication, PlannedTag};
 pub use reference::{Reference, RegistryHost, Repository, Tag, TagOrDigest};
 pub use release::{
-    JobKind, Phase, PublicationState, ReleaseRequest, ReleaseState, TagKind, TagMoveState,
-    TargetRequest, conclude,
+    JobKind, Phase, PublicationState, ReleaseState, TagKind, TagMoveState, conclude,
 };
+pub use request::{
+    Expected, IfOlder, OnFailure, Position, Purpose, ReleaseRequest, RollbackRequest,
+    RollbackSubject, Settlement, TagRequest, TargetRequest, VersionRequest,
+};
+pub use retention::{Retention, is_retention_tag, retention_tag};
 pub use rights::{Action, Grant, Principal};
-pub use rules::{Decision, HeadState, decide};
+pub use rules::{Ask, Decision, HeadState, decide, decide_restore, goes_back, order_after};
+pub use tag_rules::{RepositoryRule, RuleConfig, TagRules};
+pub use version::Version;
 pub use view::{
     AttemptView, Certainty, CopyTotals, EntryQuery, EntryView, PublicationView, ReleaseQuery,
     ReleaseView, TagMoveView, TagView, Visibility,

@@ -33,6 +33,16 @@ impl RepositoryPattern {
         }
     }
 
+    /// Whether whatever the other pattern covers is covered by this one.
+    pub fn includes(&self, other: &Self) -> bool {
+        match (self.0.strip_suffix('*'), other.0.strip_suffix('*')) {
+            (Some(prefix), Some(narrower)) => narrower.starts_with(prefix),
+            (Some(_), None) => self.covers_text(&other.0),
+            (None, Some(_)) => false,
+            (None, None) => self == other,
+        }
+    }
+
     /// How specific the pattern is: of several that cover a repository the greatest holds.
     pub fn specificity(&self) -> usize {
         if self.0.ends_with('*') { self.0.len() - 1 } else { usize::MAX }
@@ -87,6 +97,17 @@ mod tests {
         for text in ["", "ghcr.io/team*", "a*b", "UPPER/x", "*/x"] {
             assert!(text.parse::<RepositoryPattern>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_pattern_includes_what_is_narrower() {
+        let parse = |text: &str| text.parse::<RepositoryPattern>().unwrap();
+        let includes = |wide: &str, narrow: &str| parse(wide).includes(&parse(narrow));
+        assert!(includes("*", "*") && includes("*", "a.io/b/*") && includes("*", "a.io/b"));
+        assert!(includes("a.io/*", "a.io/b/*") && includes("a.io/b/*", "a.io/b/c"));
+        assert!(includes("a.io/b", "a.io/b"));
+        assert!(!includes("a.io/*", "*") && !includes("a.io/b/*", "a.io/*"));
+        assert!(!includes("a.io/b/*", "a.io/bc/*") && !includes("a.io/b", "a.io/b/*"));
     }
 
     #[test]

@@ -1,10 +1,6 @@
-//! A release: what was asked, and the states of it and of its parts.
+//! The states of a release and of its parts, and the words for them.
 
-use std::collections::BTreeMap;
-
-use time::OffsetDateTime;
-
-use crate::{Reason, Reference, Repository, Tag};
+use crate::Reason;
 
 macro_rules! words {
     ($(#[doc = $head:literal])+ $type:ident { $($(#[doc = $doc:literal])+ $name:ident = $wire:literal,)+ }) => {
@@ -37,6 +33,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// The state of a release.
     ReleaseState {
@@ -50,7 +48,7 @@ words! {
         Failed = "FAILED",
         /// The attempts are used up on something technical.
         Errored = "ERRORED",
-        /// Stopped on request before any tag moved.
+        /// Stopped on request.
         Cancelled = "CANCELLED",
     }
 }
@@ -75,7 +73,7 @@ words! {
         Succeeded = "SUCCEEDED",
         /// At least one part of it failed.
         Failed = "FAILED",
-        /// Cancelled before any tag moved.
+        /// Stopped on request.
         Cancelled = "CANCELLED",
     }
 }
@@ -101,18 +99,25 @@ words! {
         Unknown = "UNKNOWN",
         /// Its turn never came because the release ended first.
         NotAttempted = "NOT_ATTEMPTED",
+        /// It stays, as the request has it: a higher version holds it, or there is nothing to go
+        /// back to.
+        Kept = "KEPT",
+        /// The release failed after the tag was moved; it is being put back.
+        Restoring = "RESTORING",
+        /// The tag is back at what it was before the release.
+        Restored = "RESTORED",
     }
 }
 
 impl TagMoveState {
     /// Whether the tag's story is over.
     pub fn ended(self) -> bool {
-        !matches!(self, Self::Pending | Self::Moving | Self::Unknown)
+        !matches!(self, Self::Pending | Self::Moving | Self::Unknown | Self::Restoring)
     }
 
     /// Whether the tag is where the release wanted it.
     pub fn good(self) -> bool {
-        matches!(self, Self::Moved | Self::Unchanged)
+        matches!(self, Self::Moved | Self::Unchanged | Self::Kept)
     }
 }
 
@@ -135,11 +140,14 @@ words! {
         Unique = "unique",
         /// Moves the floating tags of one target.
         Floating = "floating",
+        /// Puts the floating tags of one target back.
+        Restore = "restore",
     }
 }
 
 words! {
-    /// The phases of a release: content everywhere, unique tags everywhere, floating tags.
+    /// The phases of a release: content everywhere, unique tags everywhere, floating tags; and,
+    /// if that fails, putting floating tags back.
     Phase {
         /// Content is being copied.
         Copy = "copy",
@@ -147,19 +155,21 @@ words! {
         Unique = "unique",
         /// Floating tags are being moved.
         Floating = "floating",
+        /// Floating tags are being put back.
+        Restore = "restore",
         /// Nothing is left to do.
         Done = "done",
     }
 }
 
 impl Phase {
-    /// The phase behind this one.
+    /// The phase behind this one, if all goes well.
     #[must_use]
     pub fn next(self) -> Self {
         match self {
             Self::Copy => Self::Unique,
             Self::Unique => Self::Floating,
-            Self::Floating | Self::Done => Self::Done,
+            Self::Floating | Self::Restore | Self::Done => Self::Done,
         }
     }
 
@@ -169,6 +179,7 @@ impl Phase {
             Self::Copy => Some(JobKind::Copy),
             Self::Unique => Some(JobKind::Unique),
             Self::Floating => Some(JobKind::Floating),
+            Self::Restore => Some(JobKind::Restore),
             Self::Done => None,
         }
     }
@@ -180,41 +191,9 @@ impl JobKind {
         match self {
             Self::Copy => None,
             Self::Unique => Some(TagKind::Unique),
-            Self::Floating => Some(TagKind::Floating),
+            Self::Floating | Self::Restore => Some(TagKind::Floating),
         }
     }
-}
-
-/// One target repository of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetRequest {
-    /// The repository.
-    pub repository: Repository,
-    /// Tags that never move.
-    pub unique_tags: Vec<Tag>,
-    /// Tags that move forward.
-    pub floating_tags: Vec<Tag>,
-}
-
-/// A release as it was asked, parsed and checked. The server is the one place that makes it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReleaseRequest {
-    /// What to publish.
-    pub source: Reference,
-    /// Where, and as what.
-    pub targets: Vec<TargetRequest>,
-    /// Why, in the caller's words; at most 1,000 characters.
-    pub reason: String,
-    /// On whose behalf the caller says that it acts; claimed, not proven.
-    pub on_behalf_of: String,
-    /// Labels for finding the release again.
-    pub labels: BTreeMap<String, String>,
-    /// Do not begin after this.
-    pub not_after: Option<OffsetDateTime>,
-    /// -100 to 100; greater goes first.
-    pub priority: i16,
-    /// The caller's key for sending the same request twice.
-    pub idempotency_key: Option<String>,
 }
 
 /// How a release ends, seen from the states of its tags: success only if every tag is where it
@@ -225,8 +204,9 @@ pub fn conclude(tags: &[(TagMoveState, Option<Reason>)]) -> (ReleaseState, Optio
         return (ReleaseState::Succeeded, None);
     }
     let causes = || tags.iter().filter(|(state, _)| !state.good()).filter_map(|(_, cause)| *cause);
-    // The first real cause, not the tags that were left alone because of it.
-    let reason = causes().find(|cause| *cause != Reason::NotAttempted).or_else(|| causes().next());
+    // The first real cause, not the tags that were left alone or put back because of it.
+    let follows = |cause: &Reason| matches!(cause, Reason::NotAttempted | Reason::Restored);
+    let reason = causes().find(|cause| !follows(cause)).or_else(|| causes().next());
     let technical = matches!(reason, Some(Reason::AttemptsExhausted));
     (if technical { ReleaseState::Errored } else { ReleaseState::Failed }, reason)
 }

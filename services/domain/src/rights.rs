@@ -18,6 +18,14 @@ pub enum Action {
     MoveFloating,
     /// Cancel releases.
     Cancel,
+    /// Move floating tags back: roll back, and publish with `allow_backward`.
+    Rollback,
+    /// Stop all moves for a time, and let them go on.
+    Freeze,
+    /// Move tags in spite of a freeze.
+    BreakGlass,
+    /// Say by hand what became of an interrupted move.
+    Settle,
 }
 
 impl Action {
@@ -28,6 +36,10 @@ impl Action {
             Self::Publish => "publish",
             Self::MoveFloating => "move_floating",
             Self::Cancel => "cancel",
+            Self::Rollback => "rollback",
+            Self::Freeze => "freeze",
+            Self::BreakGlass => "break_glass",
+            Self::Settle => "settle",
         }
     }
 }
@@ -63,6 +75,14 @@ impl Principal {
         self.grants.iter().any(|grant| {
             grant.actions.contains(&action)
                 && grant.repositories.iter().any(|pattern| pattern.covers(repository))
+        })
+    }
+
+    /// Whether the caller may do this with everything that a pattern covers.
+    pub fn may_all(&self, action: Action, pattern: &RepositoryPattern) -> bool {
+        self.grants.iter().any(|grant| {
+            grant.actions.contains(&action)
+                && grant.repositories.iter().any(|granted| granted.includes(pattern))
         })
     }
 

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Digest, JobKind, Phase, PublicationState, Reason, Reference, ReleaseState, Repository,
-    RepositoryPattern, Tag, TagKind, TagMoveState,
+    Digest, JobKind, OnFailure, OrderKey, Phase, PublicationState, Purpose, Reason, Reference,
+    ReleaseState, Repository, RepositoryPattern, Tag, TagKind, TagMoveState,
 };
 
 /// A release and everything that became of it.
@@ -54,6 +54,18 @@ pub struct ReleaseView {
     pub attempts: Vec<AttemptView>,
     /// A cancel was accepted and a worker has still to stop.
     pub cancel_requested: bool,
+    /// Why it was asked for.
+    pub purpose: Purpose,
+    /// Why it waits, where a documented reason says so.
+    pub waiting_reason: Option<Reason>,
+    /// What becomes of moved floating tags when the rest fails.
+    pub on_failure: OnFailure,
+    /// The plan that it follows.
+    pub plan: Option<String>,
+    /// The version that it is published as.
+    pub version: Option<String>,
+    /// Tags move in spite of a freeze.
+    pub break_glass: bool,
 }
 
 /// One target of a release.
@@ -103,6 +115,12 @@ pub struct TagMoveView {
     pub old_digest: Option<Digest>,
     /// What the registry served afterwards.
     pub new_digest: Option<Digest>,
+    /// Where it should point, if that is not the release's digest.
+    pub wanted: Option<Digest>,
+    /// Where it must be for it to be moved: a digest, or `none`.
+    pub expected: Option<String>,
+    /// What orders its builds.
+    pub order: Option<OrderKey>,
     /// The order of acceptance; floating tags only.
     pub ticket: Option<i64>,
     /// When its state became final.

@@ -1,0 +1,88 @@
+//! A plan: what a release would do now, as data. Nothing of it is stored; its id is a hash of the
+//! moves that it shows.
+
+use time::OffsetDateTime;
+
+use crate::{Digest, Failure, Reason, Reference, Repository, Tag, TagKind, TagMoveState};
+
+/// What a release would do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanView {
+    /// Names exactly these moves.
+    pub id: String,
+    /// The source as it was given.
+    pub source: Reference,
+    /// The digest that it has now.
+    pub digest: Digest,
+    /// The targets, in the order of the request.
+    pub publications: Vec<PlannedPublication>,
+    /// When the plan was made.
+    pub created_at: OffsetDateTime,
+    /// When it is too old.
+    pub expires_at: OffsetDateTime,
+}
+
+impl PlanView {
+    /// Whether nothing stands against it.
+    pub fn feasible(&self) -> bool {
+        self.publications.iter().all(|publication| {
+            publication.obstacles.is_empty()
+                && publication.tags.iter().all(|tag| tag.outcome.good())
+        })
+    }
+}
+
+/// What a release would do in one target repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPublication {
+    /// The repository.
+    pub repository: Repository,
+    /// The tags, unique ones first.
+    pub tags: Vec<PlannedTag>,
+    /// Where missing content would come from; `None` if nothing is missing or it is not known.
+    pub copy_from: Option<Reference>,
+    /// Manifests to be put.
+    pub manifests: i64,
+    /// Blobs to be sent or mounted.
+    pub blobs: i64,
+    /// Their bytes.
+    pub bytes: i64,
+    /// What would be left out of the copy and why.
+    pub notes: Vec<String>,
+    /// What stands against the whole target.
+    pub obstacles: Vec<Obstacle>,
+}
+
+/// What would become of one tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedTag {
+    /// The tag.
+    pub tag: Tag,
+    /// Unique or floating.
+    pub kind: TagKind,
+    /// What it points to.
+    pub old: Option<Digest>,
+    /// What it would point to.
+    pub new: Digest,
+    /// The state in which it would end.
+    pub outcome: TagMoveState,
+    /// Why it would not be moved.
+    pub reason: Option<Reason>,
+    /// The same in words.
+    pub message: String,
+}
+
+/// What stands against a part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Why.
+    pub reason: Reason,
+    /// The same in words, with what to do about it.
+    pub message: String,
+}
+
+impl From<&Failure> for Obstacle {
+    fn from(failure: &Failure) -> Self {
+        Self { reason: failure.reason(), message: failure.explained() }
+    }
+}
