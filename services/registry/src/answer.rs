@@ -16,6 +16,10 @@ use crate::{sent::Sent, transport};
 pub(crate) const ERROR_LIMIT: usize = 64 * 1024;
 /// This many characters of it are shown.
 const SHOWN: usize = 200;
+/// This many bytes of it are searched for what they say; two long names fit in.
+const SEARCHED: usize = 2048;
+/// What registries say of a tag that may not be moved.
+const IMMUTABLE: [&str; 3] = ["immutable", "imagetagalreadyexists", "cannot be overwritten"];
 
 /// A word of this many characters behind a scheme's name is taken for a secret.
 const LEAST_SECRET: usize = 8;
@@ -91,6 +95,8 @@ pub(crate) struct Refusal {
     pub codes: Vec<OciErrorCode>,
     /// The registry's words, fit to be shown.
     pub text: String,
+    /// The same words in lower case and less shortened, to be searched and never shown.
+    searched: String,
 }
 
 impl Refusal {
@@ -99,7 +105,7 @@ impl Refusal {
         let status = response.status();
         let sent = response.extensions_mut().remove::<Sent>().unwrap_or_default();
         let body = read_start(response, timeout.min(Duration::from_secs(10))).await;
-        let refusal = Self::parse(status, &body, &sent);
+        let refusal = Self::parse(status, &body, &sent, asked);
         tracing::debug!(
             registry = %asked.registry(), repository = asked.repository.name(),
             what = %asked.what, status = status.as_u16(), text = refusal.text, "refused"
@@ -107,7 +113,7 @@ impl Refusal {
         refusal
     }
 
-    fn parse(status: StatusCode, body: &[u8], sent: &Sent) -> Self {
+    fn parse(status: StatusCode, body: &[u8], sent: &Sent, asked: &Asked<'_>) -> Self {
         let (codes, text) = match serde_json::from_slice::<OciEnvelope>(body) {
             Ok(envelope) => {
                 let text: Vec<String> = envelope
@@ -119,7 +125,7 @@ impl Refusal {
             }
             Err(_) => (Vec::new(), String::from_utf8_lossy(body).into_owned()),
         };
-        Self { status, codes, text: shown(&text, sent) }
+        Self { status, codes, text: shown(&text, sent), searched: searched(&text, asked) }
     }
 
     pub(crate) fn has(&self, code: &OciErrorCode) -> bool {
@@ -129,11 +135,19 @@ impl Refusal {
     /// Whether the registry says that a tag may not be moved: ECR, Harbor (412), Docker Hub,
     /// GitLab, Quay and Artifact Registry all use words of their own.
     pub(crate) fn says_immutable(&self) -> bool {
-        let text = self.text.to_ascii_lowercase();
+        // The page of a proxy that is out of order may hold any word.
         self.status == StatusCode::PRECONDITION_FAILED
-            || ["immutable", "imagetagalreadyexists", "cannot be overwritten"]
-                .iter()
-                .any(|word| text.contains(word))
+            || self.status.is_client_error()
+                && IMMUTABLE.iter().any(|word| self.searched.contains(word))
+    }
+
+    /// Whether the registry says that it does not do such a thing. One that takes a tag for a
+    /// broken digest knows no deletion of tags either.
+    pub(crate) fn says_unsupported(&self) -> bool {
+        self.status == StatusCode::METHOD_NOT_ALLOWED
+            || self.has(&OciErrorCode::Unsupported)
+            || self.has(&OciErrorCode::DigestInvalid)
+            || ["unsupported", "not supported"].iter().any(|word| self.searched.contains(word))
     }
 
     /// The failure for a tag that the registry does not let move.
@@ -212,6 +226,23 @@ fn code_text(code: &OciErrorCode) -> String {
         .unwrap_or_default()
 }
 
+/// A registry's words to be searched. A repository or tag may have a telling name, which says
+/// nothing when it is repeated.
+fn searched(text: &str, asked: &Asked<'_>) -> String {
+    let mut end = text.len().min(SEARCHED);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut text = text.get(..end).unwrap_or_default().to_ascii_lowercase();
+    let object = asked.what.rsplit(' ').next().unwrap_or_default().to_ascii_lowercase();
+    for name in [asked.repository.name(), &object] {
+        if IMMUTABLE.iter().any(|word| name.contains(word)) {
+            text = text.replace(name, "");
+        }
+    }
+    text
+}
+
 /// A registry's words, fit to be shown: one line, short, without the queries of URLs (they may
 /// be signed) and not at all if they repeat a secret.
 pub(crate) fn shown(text: &str, sent: &Sent) -> String {
@@ -244,10 +275,14 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, body: &str) -> Refusal {
-        {
-            let sent = Sent::of(None, Some(&"ghp_secret".into()));
-            Refusal::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &sent)
-        }
+        refusal_of("putting the manifest Immutable-1", status, body)
+    }
+
+    fn refusal_of(what: &str, status: u16, body: &str) -> Refusal {
+        let sent = Sent::of(None, Some(&"ghp_secret".into()));
+        let repository = Repository::parse("ghcr.io/acme/immutable-app").unwrap();
+        let asked = Asked { repository: &repository, what: what.into(), writes: true };
+        Refusal::parse(StatusCode::from_u16(status).unwrap(), body.as_bytes(), &sent, &asked)
     }
 
     fn reason(status: u16, body: &str) -> Reason {
@@ -276,6 +311,36 @@ mod tests {
         assert!(refusal(400, "tag invalid: The image tag 'v1' already exists in the 'a' repository and cannot be overwritten because the repository is immutable.").says_immutable());
         assert!(refusal(403, "ImageTagAlreadyExistsException").says_immutable());
         assert!(!refusal(403, "denied").says_immutable());
+    }
+
+    #[test]
+    fn long_names_do_not_hide_that_a_tag_is_immutable_and_telling_ones_do_not_say_so() {
+        let (tag, name) = ("t".repeat(128), "n".repeat(255));
+        let ecr = format!(
+            r#"{{"errors":[{{"code":"TAG_INVALID","message":"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten because the repository is immutable."}}]}}"#
+        );
+        assert!(refusal(400, &ecr).says_immutable());
+        assert!(refusal(400, &format!("ghp_secret {ecr}")).says_immutable());
+        let denied = "denied: no write access to acme/immutable-app:Immutable-1";
+        assert!(!refusal(403, denied).says_immutable());
+        assert!(refusal(403, &format!("{denied}, tag is immutable")).says_immutable());
+        let euros = refusal(403, &"\u{20ac}".repeat(SEARCHED));
+        assert!(!euros.says_immutable() && euros.searched.len() <= SEARCHED);
+    }
+
+    #[test]
+    fn registries_say_in_many_ways_that_they_do_not_delete_tags() {
+        let coded = |code: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"m"}}]}}"#);
+        for (status, body) in [
+            (405, String::new()),
+            (400, coded("UNSUPPORTED")),
+            (400, coded("DIGEST_INVALID")),
+            (400, "Deletion of tags is not supported".to_owned()),
+        ] {
+            assert!(refusal(status, &body).says_unsupported(), "{status} {body}");
+        }
+        assert!(!refusal(400, &coded("TAG_INVALID")).says_unsupported());
+        assert!(!refusal(400, "").says_unsupported());
     }
 
     #[test]

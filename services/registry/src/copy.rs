@@ -95,16 +95,13 @@ pub(crate) struct Copy<'a> {
     pub source: &'a Session,
     pub target: &'a Session,
     pub options: CopyOptions,
-    progress: Arc<dyn Progress>,
+    pub progress: Arc<dyn Progress>,
 }
 
 impl Copy<'_> {
     async fn run(&self, root: &Digest) -> Result<CopyTotals> {
         let gathered = self.gather(root).await?;
-        let Gathered { manifests, present, .. } = &gathered;
-        let plan = plan(root, manifests, present).map_err(|(reason, text)| {
-            Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
-        })?;
+        let (plan, manifests) = (self.plan(root, &gathered)?, &gathered.manifests);
         let mut totals = CopyTotals {
             bytes_total: plan.bytes_total(),
             notes: plan.notes.clone(),
@@ -128,6 +125,13 @@ impl Copy<'_> {
         Ok(totals)
     }
 
+    /// What is to be done with what was gathered.
+    pub(crate) fn plan(&self, root: &Digest, gathered: &Gathered<'_>) -> Result<Plan> {
+        plan(root, &gathered.manifests, &gathered.present).map_err(|(reason, text)| {
+            Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
+        })
+    }
+
     /// Runs futures side by side, as many as the options allow, until the first failure.
     pub(crate) async fn all<T>(
         &self,
@@ -141,18 +145,10 @@ impl Copy<'_> {
 
     /// Checks all blobs first, so that the transfers know early what is left to do.
     async fn blobs(&self, plan: &Plan) -> Result<Vec<(Descriptor, BlobOutcome)>> {
-        let checked = self
-            .all(
-                plan.blobs.iter().map(|blob| async move {
-                    Ok((blob, self.target.has_blob(&blob.digest).await?))
-                }),
-            )
-            .await?;
-        let (there, missing): (Vec<_>, Vec<_>) = checked.into_iter().partition(|(_, has)| *has);
-        let mut missing: Vec<&Descriptor> = missing.into_iter().map(|(blob, _)| blob).collect();
+        let (there, mut missing) = self.check(plan).await?;
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let mut done = Vec::with_capacity(plan.blobs.len());
-        for (blob, _) in there {
+        for blob in there {
             self.progress.blob(BlobOutcome::Present, blob.size);
             done.push((blob.clone(), BlobOutcome::Present));
         }
@@ -163,6 +159,25 @@ impl Copy<'_> {
         }));
         done.extend(moved.await?);
         Ok(done)
+    }
+
+    /// The blobs that the target has, and those that it lacks.
+    pub(crate) async fn check<'p>(
+        &self,
+        plan: &'p Plan,
+    ) -> Result<(Vec<&'p Descriptor>, Vec<&'p Descriptor>)> {
+        let checked = self
+            .all(
+                plan.blobs.iter().map(|blob| async move {
+                    Ok((blob, self.target.has_blob(&blob.digest).await?))
+                }),
+            )
+            .await?;
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for (blob, has) in checked {
+            if has { there.push(blob) } else { missing.push(blob) }
+        }
+        Ok((there, missing))
     }
 
     /// Moves one blob, in a few attempts. Content that is not what its digest says is read once
@@ -266,6 +281,6 @@ impl Copy<'_> {
     }
 }
 
-fn count(number: usize) -> i64 {
+pub(crate) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -139,7 +139,7 @@ impl Copy<'_> {
         }
     }
 
-    async fn seen_at_source(&self, root: &Digest) -> Result<()> {
+    pub(crate) async fn seen_at_source(&self, root: &Digest) -> Result<()> {
         match self.source.observe(&TagOrDigest::Digest(root.clone())).await? {
             Some(_) => Ok(()),
             None => Err(self.source_gone(root)),

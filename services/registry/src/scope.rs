@@ -33,6 +33,12 @@ impl Scopes {
         self
     }
 
+    /// The same, and deleting in a repository, which registries count apart from writing.
+    pub(crate) fn and_delete(mut self, name: &str) -> Self {
+        self.add(&format!("repository:{name}"), ["delete"]);
+        self
+    }
+
     fn add<'a>(&mut self, resource: &str, actions: impl IntoIterator<Item = &'a str>) {
         let known = self.0.entry(resource.to_owned()).or_default();
         known.extend(actions.into_iter().filter(|action| !action.is_empty()).map(str::to_owned));
@@ -79,6 +85,8 @@ mod tests {
         let long = format!("repository:b/app:{}", "x".repeat(LONGEST_ACTION + 1));
         assert!(!scopes.widen(&long) && !scopes.widen("registry:catalog:* repository:c:pull"));
         assert_eq!(scopes, before);
+        let deleting = Scopes::of("a", Access::Push).and_delete("a");
+        assert_eq!(deleting.texts().collect::<Vec<_>>(), ["repository:a:delete,pull,push"]);
         let own = Scopes::of("a", Access::Pull).and_pull("a");
         assert_eq!(own, Scopes::of("a", Access::Pull));
     }

@@ -67,6 +67,7 @@ struct Shared {
     inner: Mutex<Inner>,
     hook: Mutex<Option<Hook>>,
     hangs: AtomicBool,
+    silent: Mutex<Option<String>>,
 }
 
 /// The registry; it ends when dropped.
@@ -95,6 +96,7 @@ impl Fake {
             inner: Mutex::new(Inner::default()),
             hook: Mutex::new(None),
             hangs: AtomicBool::new(false),
+            silent: Mutex::new(None),
         });
         let router = Router::new().fallback(handle).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
@@ -125,6 +127,12 @@ impl Fake {
     /// Answers nothing any more.
     pub fn hang(&self) {
         self.shared.hangs.store(true, Ordering::SeqCst);
+    }
+
+    /// Never answers requests for this path. A hook cannot do that: it would stop the runtime, and
+    /// with it the clocks of whoever is waiting.
+    pub fn silent_at(&self, path: &str) {
+        *self.shared.silent.lock().unwrap() = Some(path.to_owned());
     }
 
     pub fn seen(&self) -> Vec<Seen> {
@@ -183,7 +191,8 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         body: axum::body::to_bytes(body, usize::MAX).await.ok(),
     };
     shared.inner.lock().unwrap().seen.push(seen.clone());
-    if shared.hangs.load(Ordering::SeqCst) {
+    let silent = shared.silent.lock().unwrap().as_deref() == Some(seen.path.as_str());
+    if silent || shared.hangs.load(Ordering::SeqCst) {
         std::future::pending::<()>().await;
     }
     let hooked = shared.hook.lock().unwrap().as_ref().and_then(|hook| hook(&seen));
@@ -192,6 +201,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
 
 fn answer(inner: &mut Inner, seen: &Seen) -> Response {
     let Some(rest) = seen.path.strip_prefix("/v2/") else { return status(404) };
+    if let Some(name) = rest.strip_suffix("/tags/list") {
+        return tags(inner, seen, name);
+    }
     if let Some((name, reference)) = rest.split_once("/manifests/") {
         return manifests(inner, seen, name, reference);
     }
@@ -207,6 +219,31 @@ fn answer(inner: &mut Inner, seen: &Seen) -> Response {
     }
 }
 
+/// The tags behind `last`, at most `n` of them, with a relative `Link` if there are more.
+fn tags(inner: &Inner, seen: &Seen, name: &str) -> Response {
+    let known = |(repository, reference): &&(String, String)| {
+        repository == name && reference.parse::<Digest>().is_err()
+    };
+    let mut tags: Vec<&str> =
+        inner.manifests.keys().filter(known).map(|(_, reference)| reference.as_str()).collect();
+    if tags.is_empty() {
+        return error(404, "NAME_UNKNOWN", "repository name not known to registry");
+    }
+    tags.sort_unstable();
+    let last = seen.query("last").pop().unwrap_or_default();
+    tags.retain(|tag| *tag > last.as_str());
+    let most: usize = seen.query("n").pop().unwrap().parse().unwrap();
+    let page = &tags[..most.min(tags.len())];
+    let body = serde_json::json!({"name": name, "tags": page}).to_string();
+    match page.last() {
+        Some(last) if page.len() < tags.len() => {
+            let link = format!("</v2/{name}/tags/list?last={last}&n={most}>; rel=\"next\"");
+            with(200, &[("link", &link)], body)
+        }
+        _ => with(200, &[], body),
+    }
+}
+
 fn manifests(inner: &mut Inner, seen: &Seen, name: &str, reference: &str) -> Response {
     let key = (name.to_owned(), reference.to_owned());
     if seen.method == Method::PUT {
@@ -216,6 +253,12 @@ fn manifests(inner: &mut Inner, seen: &Seen, name: &str, reference: &str) -> Res
         inner.manifests.insert(key, value.clone());
         inner.manifests.insert((name.to_owned(), digest.to_string()), value);
         return with(201, &[("docker-content-digest", digest.as_str())], Bytes::new());
+    }
+    if seen.method == Method::DELETE {
+        return match inner.manifests.remove(&key) {
+            Some(_) => status(202),
+            None => error(404, "MANIFEST_UNKNOWN", "manifest unknown"),
+        };
     }
     match inner.manifests.get(&key) {
         Some((kind, bytes)) => {

@@ -9,14 +9,17 @@
 
 mod authorization;
 mod copying;
+mod deleting;
 mod fake;
 mod gathering;
 mod locations;
+mod measuring;
 mod mounts;
 mod pauses;
 mod puts;
 mod reading;
 mod real;
 mod support;
+mod tags;
 mod tls;
 mod transfers;

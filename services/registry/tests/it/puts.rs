@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::response::Response;
-use colophon_domain::{Access, Digest, Reason, Repository};
+use colophon_domain::{Access, Digest, Reason, Repository, Retry};
 use colophon_registry::{Manifest, PutError, RegistryConfig, Session};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -94,6 +94,68 @@ async fn a_4xx_was_not_applied() {
         let PutError::NotApplied(failure) = outcome else { panic!("{code} {name}") };
         assert_eq!(failure.reason(), reason, "{code} {name}");
         assert_eq!(fake.seen().len(), 1, "{code} {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_the_registry_keeps_in_place_was_not_moved() {
+    let long = "n".repeat(200);
+    let ecr = format!(
+        "The image tag 'v1' already exists in the '{long}' repository and cannot be overwritten \
+         because the repository is immutable."
+    );
+    for (registry, code, name, message) in [
+        ("ECR", 400, "ImageTagAlreadyExistsException", "tag v1 already exists"),
+        ("ECR, a repository with a long name", 400, "TAG_INVALID", ecr.as_str()),
+        ("Harbor", 412, "PRECONDITION", "Failed to process request due to 'b:v1' configured as"),
+        ("Docker Hub", 400, "TAG_INVALID", "tag v1 is immutable and cannot be overwritten"),
+        ("Docker Hub", 403, "DENIED", "this tag is immutable"),
+        ("Docker Hub", 409, "CONFLICT", "Tag is Immutable"),
+    ] {
+        // Whether or not somebody has logged in: no other credential would help.
+        for keys in [Keys::none(), Keys::one("robot", "pat").then("robot", "newer")] {
+            let fake = Fake::start().await;
+            let message = message.to_owned();
+            fake.hook(move |_| Some(error(code, name, &message)));
+            let repository = fake.repository("a/b");
+            let session = session(fake.config(), Arc::clone(&keys), &repository, Access::Push);
+            let outcome = put(&session, None).await.unwrap_err();
+            let PutError::NotApplied(failure) = outcome else { panic!("{registry}: {outcome}") };
+            assert_eq!(failure.reason(), Reason::TagImmutable, "{registry}");
+            assert_eq!(failure.retry_class(), Retry::Never, "{registry}");
+            assert!(keys.refused.lock().unwrap().is_empty(), "{registry}");
+            assert!(fake.count("PUT", "/manifests/v1") <= 2, "{registry}");
+        }
+    }
+    // Outside of the specification's envelope.
+    for body in ["ImageTagAlreadyExistsException", r#"{"__type":"ImageTagAlreadyExistsException"}"#]
+    {
+        let (fake, outcome) = answered(move || with(400, &[], body)).await;
+        let PutError::NotApplied(failure) = outcome else { panic!("{outcome}") };
+        assert_eq!((failure.reason(), fake.seen().len()), (Reason::TagImmutable, 1), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_plain_denial_is_no_immutable_tag() {
+    for (code, name, message) in [
+        (403, "DENIED", "permission_denied: write_package"),
+        (403, "DENIED", "denied"),
+        (403, "DENIED", "no write access to immutable/cannot-immutable:v1"),
+        (403, "FORBIDDEN", "Not enough permissions to overwrite artifact 'v1/manifest.json'"),
+    ] {
+        let fake = Fake::start().await;
+        fake.hook(move |seen| {
+            let challenge = || with(401, &[("www-authenticate", "Basic realm=x")], "");
+            let denied = || error(code, name, message);
+            Some(if seen.authorization().is_empty() { challenge() } else { denied() })
+        });
+        let repository = fake.repository("immutable/cannot-immutable");
+        let session = session(fake.config(), Keys::one("robot", "pat"), &repository, Access::Push);
+        let outcome = put(&session, None).await.unwrap_err();
+        let PutError::NotApplied(failure) = outcome else { panic!("{outcome}") };
+        assert_eq!(failure.reason(), Reason::RegistryDenied, "{message}");
+        assert_eq!(fake.count("PUT", "/manifests/v1"), 2, "{message}");
     }
 }
 

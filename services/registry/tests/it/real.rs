@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colophon_domain::{Access, Digest, Reason, Repository};
 use colophon_launcher::{Login, Registry, RegistryAuth, RegistryOptions};
-use colophon_registry::{CopyOptions, Manifest, PutError, RegistryConfig, Session};
+use colophon_registry::{CopyOptions, Manifest, Need, PutError, RegistryConfig, Session, measure};
 use reqwest::Client;
 
 use crate::support::{
@@ -157,4 +157,84 @@ async fn collected_garbage_is_missing_content_and_copied_again() {
     assert_eq!((totals.blobs_copied, totals.blobs_present), (3, 0));
     to.put_manifest(&tag("v1"), &root, None).await.unwrap();
     assert_eq!(to.head(&tag("v1")).await.unwrap().unwrap().digest, root.digest);
+}
+
+/// Tags a manifest by plain requests.
+async fn seed_tags(registry: &Registry, name: &str, tags: &[String], manifest: &Manifest) {
+    let client = Client::builder().no_proxy().build().unwrap();
+    for tag in tags {
+        let url = format!("{}/v2/{name}/manifests/{tag}", registry.url());
+        let request = client.put(url).header("content-type", &manifest.media_type);
+        let put = request.body(manifest.bytes.clone()).send().await.unwrap();
+        assert_eq!(put.status(), 201);
+    }
+}
+
+/// The same for very many tags, where the registry keeps them.
+fn seed_links(registry: &Registry, name: &str, tags: &[String], manifest: &Manifest) {
+    let repository = registry.storage().join("docker/registry/v2/repositories").join(name);
+    for tag in tags {
+        let folder = repository.join("_manifests/tags").join(tag).join("current");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("link"), manifest.digest.as_str()).unwrap();
+    }
+}
+
+async fn listed(session: &Session) -> (bool, Vec<String>) {
+    let mut tags = Vec::new();
+    let found = session.tags(&mut |tag: &str| tags.push(tag.to_owned())).await.unwrap();
+    tags.sort_unstable();
+    (found, tags)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_tags_are_listed() {
+    let registry = Registry::start(RegistryOptions::default()).await.unwrap();
+    let (from, to) = sessions(&registry, &registry, Keys::none());
+    assert_eq!(listed(&to).await, (false, Vec::new()), "there is no such repository");
+    let root = seed_index(&registry, "team/src", 1000).await;
+    assert_eq!(listed(&from).await, (false, Vec::new()), "it says the same if there is no tag");
+    let mut expected = ["latest", "v1.0.0_build.5", "_"].map(str::to_owned).to_vec();
+    seed_tags(&registry, "team/src", &expected, &root).await;
+    let many: Vec<String> = (0..1500).map(|number| format!("v1.0.{number}")).collect();
+    seed_links(&registry, "team/src", &many, &root);
+    assert_eq!(from.head(&tag("v1.0.7")).await.unwrap().unwrap().digest, root.digest);
+    expected.extend(many);
+    expected.sort_unstable();
+    assert_eq!(listed(&from).await, (true, expected));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_measured_is_what_is_copied() {
+    let source = Registry::start(RegistryOptions::default()).await.unwrap();
+    let target = Registry::start(RegistryOptions::default()).await.unwrap();
+    let root = seed_index(&source, "team/src", 10_000).await;
+    let (from, to) = sessions(&source, &target, Keys::none());
+    seed(&target, "team/dst", Bytes::from_static(br#"{"architecture":"a0","os":"linux"}"#)).await;
+    let need = measure(&from, &to, &root.digest).await.unwrap();
+    assert_eq!((need.manifests, need.blobs, need.blobs_total), (3, 2, 3));
+    assert_eq!((need.bytes, need.bytes_total), (10_034, 10_068));
+    assert_eq!(measure(&from, &to, &root.digest).await.unwrap(), need, "nothing has changed");
+    let totals = copy(&from, &to, &root.digest).await.unwrap();
+    assert_eq!((totals.blobs_copied, totals.bytes_copied), (need.blobs, need.bytes));
+    assert_eq!(measure(&from, &to, &root.digest).await.unwrap(), Need::default());
+    assert_eq!(measure(&from, &from, &root.digest).await.unwrap(), Need::default());
+    let gone = measure(&from, &to, &Digest::sha256(b"gone")).await.unwrap_err();
+    assert_eq!(gone.reason(), Reason::SourceGone);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_deletes_no_tags_keeps_all_of_them_and_the_digest() {
+    for delete in [true, false] {
+        let options = RegistryOptions { delete, ..RegistryOptions::default() };
+        let registry = Registry::start(options).await.unwrap();
+        let root = seed_index(&registry, "team/dst", 1000).await;
+        seed_tags(&registry, "team/dst", &["v1".to_owned(), "v2".to_owned()], &root).await;
+        let (_, to) = sessions(&registry, &registry, Keys::none());
+        assert!(!to.delete_tag(&"v1".parse().unwrap()).await.unwrap(), "deletion: {delete}");
+        for what in [tag("v1"), tag("v2"), by(&root.digest)] {
+            let found = to.head(&what).await.unwrap().unwrap();
+            assert_eq!(found.digest, root.digest, "{what}, deletion: {delete}");
+        }
+    }
 }
