@@ -1,7 +1,7 @@
 //! Appending to the ledger. Everything about one reference is ordered by the lock on its
 //! `tag_head` row; number, predecessor and time of an entry are taken under it.
 
-use colophon_domain::{Digest, Failure, Reason, Reference, Repository, Tag};
+use colophon_domain::{Digest, Failure, HeadState, OrderKey, Reason, Reference, Repository, Tag};
 use colophon_ledger::{Actor, Entry, Kind, LeafHash, Opening, Proof, Purpose, Source};
 use sqlx::PgConnection;
 use time::{Duration, OffsetDateTime};
@@ -56,13 +56,36 @@ pub(crate) struct LockedHead<'a> {
     pub(crate) tag: &'a Tag,
     pub(crate) tag_seq: i64,
     pub(crate) digest: Option<Digest>,
-    pub(crate) moved_ticket: Option<i64>,
+    /// Who holds the tag, as the rules need to know it.
+    pub(crate) state: HeadState,
+    /// A freeze stops moves of the tag now.
+    pub(crate) frozen: bool,
     leaf_hash: Option<LeafHash>,
     observed_at: Option<OffsetDateTime>,
     /// The tag was seen so long before this transaction.
     seen: Option<std::time::Duration>,
     /// When the next entry is recorded: later than every one before.
     at: OffsetDateTime,
+}
+
+/// Who holds a tag after a move of ours: what the next release is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Holder {
+    pub(crate) ticket: Option<i64>,
+    pub(crate) order: Option<OrderKey>,
+    pub(crate) mover: Option<Uuid>,
+}
+
+impl Holder {
+    /// Whoever holds it now.
+    pub(crate) fn of(state: &HeadState) -> Self {
+        Self { ticket: state.moved_ticket, order: state.order.clone(), mover: state.mover }
+    }
+
+    /// Whoever holds it, after somebody else has moved the tag: it is no release's any more.
+    pub(crate) fn disturbed(state: &HeadState) -> Self {
+        Self { mover: None, ..Self::of(state) }
+    }
 }
 
 /// What an entry says beyond its place in the chain.
@@ -86,7 +109,10 @@ impl<'a> LockedHead<'a> {
     ) -> Result<Self, Fault> {
         let row = sqlx::query!(
             r#"
-            SELECT tag_seq, digest, moved_ticket, leaf_hash, observed_at,
+            SELECT tag_seq, digest, moved_ticket, order_kind, order_value, barrier_ticket,
+                   barrier_release, mover,
+                   leaf_hash, observed_at,
+                   EXISTS (SELECT FROM freeze_of(registry, repository)) AS "frozen!",
                    GREATEST(colophon_now(), last_at + interval '1 microsecond', observed_at) AS "at!"
             FROM tag_head WHERE registry = $1 AND repository = $2 AND tag = $3
             FOR UPDATE
@@ -103,7 +129,14 @@ impl<'a> LockedHead<'a> {
             tag,
             tag_seq: row.tag_seq,
             digest: rows::digest_option(row.digest.as_deref())?,
-            moved_ticket: row.moved_ticket,
+            state: HeadState {
+                moved_ticket: row.moved_ticket,
+                order: rows::order(row.order_kind.as_deref(), row.order_value.as_deref())?,
+                barrier: row.barrier_ticket,
+                barrier_release: row.barrier_release,
+                mover: row.mover,
+            },
+            frozen: row.frozen,
             leaf_hash,
             observed_at: row.observed_at,
             seen: None,
@@ -131,13 +164,17 @@ impl<'a> LockedHead<'a> {
             // Not later than the entry itself, also where the database's clock was put back.
             let not_before = not_before.map(|time| time.min(self.at));
             let draft = Draft { new: look.digest, not_before, ..Draft::default() };
-            self.append(store, conn, kind, Purpose::Observation, draft, None).await?;
+            // Whatever release moved it last, it is not that release's any more, also if it should
+            // come back to the same digest.
+            self.state.mover = None;
+            let holder = Some(Holder::of(&self.state));
+            self.append(store, conn, kind, Purpose::Observation, draft, holder).await?;
         }
         Ok(())
     }
 
-    /// Appends one entry, writes the head that it makes, and returns its id. `moved_ticket` is
-    /// the ticket of a release that moved the tag, or found it where it wanted it.
+    /// Appends one entry, writes the head that it makes, and returns its id. `holder` is who holds
+    /// the tag from now on, if that changes.
     pub(crate) async fn append(
         &mut self,
         store: &Store,
@@ -145,7 +182,7 @@ impl<'a> LockedHead<'a> {
         kind: Kind,
         purpose: Purpose,
         draft: Draft<'_>,
-        moved_ticket: Option<i64>,
+        holder: Option<Holder>,
     ) -> Result<Uuid, Fault> {
         let opening = draft.author.map(|author| opening(store, author));
         let entry = self.entry(store.entropy.uuid(), kind, purpose, &draft, opening.as_ref())?;
@@ -158,7 +195,7 @@ impl<'a> LockedHead<'a> {
         }
         let source = draft.source.map(ToString::to_string);
         let row = Row { entry: &entry, source, opening: opening.as_ref(), body: &body };
-        insert(conn, &row, self, moved_ticket).await?;
+        insert(conn, &row, self, holder.as_ref()).await?;
         self.tag_seq += 1;
         self.leaf_hash = Some(LeafHash::of(&body));
         self.at += Duration::MICROSECOND;
@@ -261,8 +298,10 @@ async fn insert(
     conn: &mut PgConnection,
     row: &Row<'_>,
     head: &LockedHead<'_>,
-    moved_ticket: Option<i64>,
+    holder: Option<&Holder>,
 ) -> Result<(), Fault> {
+    let (order_kind, order_value) =
+        rows::order_columns(holder.and_then(|holder| holder.order.as_ref()));
     let Row { entry, source, opening, body } = row;
     let actor = opening.map(|opening| &opening.actor);
     sqlx::query!(
@@ -278,7 +317,11 @@ async fn insert(
         ), head AS (
             UPDATE tag_head
             SET tag_seq = $5, leaf_hash = sha256('\x00'::bytea || $16::bytea), digest = $22,
-                last_at = $10, moved_ticket = GREATEST(moved_ticket, $23),
+                last_at = $10,
+                moved_ticket = CASE WHEN $25 THEN $23 ELSE moved_ticket END,
+                order_kind = CASE WHEN $25 THEN $26 ELSE order_kind END,
+                order_value = CASE WHEN $25 THEN $27 ELSE order_value END,
+                mover = CASE WHEN $25 THEN $28 ELSE mover END,
                 observed_at = GREATEST(observed_at, $10 - $24::float8 * interval '1 second')
             WHERE registry = $2 AND repository = $3 AND tag = $4
         )
@@ -306,8 +349,12 @@ async fn insert(
         actor.map(|actor| actor.proof.as_str()),
         opening.map(|opening| opening.reason.as_str()),
         head.digest.as_ref().map(Digest::as_str),
-        moved_ticket,
+        holder.and_then(|holder| holder.ticket),
         head.seen.map(|age| age.as_secs_f64()),
+        holder.is_some(),
+        order_kind,
+        order_value,
+        holder.and_then(|holder| holder.mover),
     )
     .execute(conn)
     .await?;

@@ -1,6 +1,7 @@
-//! Cancelling a release: allowed until the first intent is committed.
+//! Cancelling a release: allowed until it has ended, or its tags are being put back already. What
+//! it has moved is put back then, if it was asked to.
 
-use colophon_domain::{Failure, Reason, Result};
+use colophon_domain::{Failure, Phase, Reason, Result};
 use uuid::Uuid;
 
 use crate::{
@@ -9,15 +10,16 @@ use crate::{
 };
 
 impl Store {
-    /// Asks a release to stop. Jobs that nobody has begun end at once, running ones when their
-    /// worker sees it. Cancelling a cancelled release again is no error.
+    /// Asks a release to stop. Jobs that nobody works on end at once, running ones when their
+    /// worker sees it, and one with an interrupted move when its outcome is known. Cancelling a
+    /// cancelled release again is no error.
     pub async fn cancel_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
         tx::run("cancel_release", || self.try_cancel(id, by, reason)).await
     }
 
     async fn try_cancel(&self, id: Uuid, by: &str, reason: &str) -> Result<(), Fault> {
         let mut tx = self.pool.begin().await?;
-        // The lock waits for an intent that is being committed, and keeps the next one waiting.
+        // The lock waits for an intent that is being committed; the next one sees the cancel.
         let row = sqlx::query!(
             r#"
             SELECT state, phase, cancel_requested_at IS NOT NULL AS "cancelled!"
@@ -35,17 +37,8 @@ impl Store {
         if state.ended() {
             return Err(refusal(format!("release {id} has ended: {state}")));
         }
-        let moving = sqlx::query_scalar!(
-            r#"
-            SELECT EXISTS (SELECT FROM audit_entry WHERE release_id = $1 AND kind = 'intent')
-                AS "moving!"
-            "#,
-            id,
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        if moving {
-            return Err(refusal(format!("release {id} is moving its tags already")));
+        if rows::phase(&row.phase)? == Phase::Restore {
+            return Err(refusal(format!("release {id} has failed; its tags are being put back")));
         }
         sqlx::query!(
             r#"
@@ -60,13 +53,17 @@ impl Store {
         )
         .execute(&mut *tx)
         .await?;
-        // A job that is being claimed right now is left to its worker.
+        // A job that is being claimed right now is left to its worker. One with an open intent
+        // stays until there is an outcome: what was moved must be known before it is put back.
         sqlx::query!(
             r#"
             UPDATE job SET state = 'cancelled', ended_at = colophon_now(), waiting_for = NULL,
-                   blocked_on = NULL
-            WHERE id IN (SELECT id FROM job WHERE release_id = $1 AND state = 'queued'
-                         FOR UPDATE SKIP LOCKED)
+                   waiting_reason = NULL, blocked_on = NULL
+            WHERE id IN (SELECT id FROM job j WHERE release_id = $1 AND state = 'queued'
+                           AND NOT EXISTS (SELECT FROM tag_move m
+                                           JOIN open_intent i ON i.tag_move_id = m.id
+                                           WHERE m.publication_id = j.publication_id)
+                         FOR UPDATE OF j SKIP LOCKED)
             "#,
             id,
         )
@@ -80,6 +77,6 @@ impl Store {
 
 fn refusal(message: String) -> Fault {
     Failure::new(Reason::NotCancellable, message)
-        .remedy("publish the digest that the tags should have; history shows what they had")
+        .remedy("roll the release back, if its tags should be where they were before it")
         .into()
 }

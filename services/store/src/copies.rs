@@ -1,54 +1,40 @@
-//! Copy jobs: which unique tags to look at before anything is copied, and what was moved.
+//! Copy jobs: which tags to look at before anything is done, and what was copied.
 
-use colophon_domain::{CopyTotals, Digest, Failure, Reason, Repository, Result, Tag, TagMoveState};
+use colophon_domain::{CopyTotals, Digest, Failure, JobKind, Result, TagMoveState};
 use uuid::Uuid;
 
 use crate::{
-    Claimed, Store, fan_in,
+    Claimed, Move, Store, fan_in,
     intents::fence,
-    outcomes::{Verdict, settle},
+    outcomes::settle,
     rows,
     tx::{self, Bounded as _},
+    verdicts::Verdict,
 };
 
-/// One unique tag that must be free, or at the digest, before anything is copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UniqueTag {
-    /// The tag of the release.
-    pub tag_move: Uuid,
-    /// Its repository.
-    pub repository: Repository,
-    /// Its name.
-    pub tag: Tag,
-}
-
 impl Store {
-    /// The unique tags of every target of a release.
-    pub async fn unique_tags(&self, release: Uuid) -> Result<Vec<UniqueTag>> {
-        let rows = sqlx::query!(
-            r#"
-            SELECT m.id, m.tag, p.registry, p.repository
-            FROM tag_move m JOIN publication p ON p.id = m.publication_id
-            WHERE m.release_id = $1 AND m.kind = 'unique'
-            ORDER BY p.ordinal, m.ordinal
-            "#,
-            release,
+    /// The tags of every target of a job's release that are not settled, whoever's turn it is.
+    pub async fn all_tags(&self, job: &Claimed) -> Result<Vec<Move>> {
+        let targets = sqlx::query!(
+            "SELECT id, registry, repository FROM publication WHERE release_id = $1 ORDER BY ordinal",
+            job.release,
         )
         .fetch_all(&self.pool)
         .bounded()
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(UniqueTag {
-                    tag_move: row.id,
-                    repository: rows::repository(&row.registry, &row.repository)?,
-                    tag: rows::tag(&row.tag)?,
-                })
-            })
-            .collect()
+        let mut tags = Vec::new();
+        for target in targets {
+            let repository = rows::repository(&target.registry, &target.repository)?;
+            for kind in [JobKind::Unique, JobKind::Floating] {
+                let repository = repository.clone();
+                let turn = Claimed { publication: target.id, repository, kind, ..job.clone() };
+                tags.extend(self.unsettled_tags(&turn).await?);
+            }
+        }
+        Ok(tags)
     }
 
-    /// Notes that every unique tag was looked at.
+    /// Notes that the tags were looked at.
     pub async fn mark_checked(&self, release: Uuid) -> Result<()> {
         sqlx::query!("UPDATE release SET checked = true WHERE id = $1", release)
             .execute(&self.pool)
@@ -57,22 +43,23 @@ impl Store {
         Ok(())
     }
 
-    /// A unique tag is at another digest: the release fails before anything is copied.
-    pub async fn refuse(&self, job: &Claimed, task: &UniqueTag, at: &Digest) -> Result<()> {
+    /// A tag of the release cannot be moved: the release fails before anything is done for it.
+    pub async fn refuse(
+        &self,
+        job: &Claimed,
+        step: &Move,
+        refusal: &Failure,
+        at: Option<&Digest>,
+    ) -> Result<()> {
         tx::run("refuse", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
-            let message = format!(
-                "the unique tag {}:{} is at {at} already and never moves; take a new tag, or \
-                 publish that digest",
-                task.repository, task.tag
-            );
-            let reason = Reason::TagImmutable;
-            let verdict =
-                Verdict { state: TagMoveState::Refused, reason: Some(reason), message: &message };
-            settle(&mut tx, task.tag_move, &verdict, Some(at)).await?;
-            let failure = Failure::new(reason, message.clone());
-            fan_in::doom(&mut tx, job.publication, job.kind, &failure, &message).await?;
+            let (reason, message) = (refusal.reason(), refusal.message());
+            let verdict = Verdict { state: TagMoveState::Refused, reason: Some(reason), message };
+            settle(&mut tx, step.tag_move, &verdict, at).await?;
+            // Nobody's tags but this one: the others were not attempted.
+            let nobodys = JobKind::Copy;
+            fan_in::doom(&mut tx, step.publication, nobodys, refusal, message).await?;
             fan_in::end(&mut tx, job.lease.job, "failed").await?;
             tx.commit().await?;
             Ok(())

@@ -2,13 +2,14 @@
 //! never lost and a repeated idempotency key never makes a second one.
 
 use colophon_domain::{
-    Digest, Failure, JobKind, Phase, PublicationState, Reason, ReleaseRequest, Result, TagKind,
+    Digest, Failure, JobKind, OrderKey, Phase, PublicationState, Purpose, Reason, Reference,
+    ReleaseRequest, Repository, Result, TagKind, TagRequest, TargetRequest,
 };
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Store,
+    Store, rows,
     tx::{self, Bounded as _, Fault},
 };
 
@@ -45,11 +46,9 @@ impl Created {
 /// One row of `tag_move`, collected before it is written.
 struct TagRow<'a> {
     publication: Uuid,
-    registry: &'a str,
-    repository: &'a str,
-    tag: &'a str,
-    kind: TagKind,
+    repository: &'a Repository,
     ordinal: i16,
+    tag: &'a TagRequest,
 }
 
 impl Store {
@@ -110,20 +109,24 @@ impl Store {
             return Ok(None);
         }
         // Last, because it locks the references until the commit.
-        self.insert_tags(&mut tx, id, &tags).await?;
+        self.insert_tags(&mut tx, id, new.request.purpose, &tags).await?;
         tx.commit().await?;
         Ok(Some(id))
     }
 
     /// Writes the tags and draws a ticket for each floating one, in one order for all releases,
-    /// so that two of them never wait for each other.
+    /// so that two of them never wait for each other. A rollback's ticket is a barrier from now
+    /// on: what was accepted before and has not moved the tag comes too late.
     async fn insert_tags(
         &self,
         conn: &mut PgConnection,
         release: Uuid,
+        purpose: Purpose,
         tags: &[TagRow<'_>],
     ) -> Result<(), Fault> {
-        let column = |text: fn(&TagRow<'_>) -> String| tags.iter().map(text).collect::<Vec<_>>();
+        let texts = |of: fn(&TagRow<'_>) -> String| tags.iter().map(of).collect::<Vec<_>>();
+        let perhaps =
+            |of: fn(&TagRow<'_>) -> Option<String>| tags.iter().map(of).collect::<Vec<_>>();
         let ids: Vec<Uuid> = tags.iter().map(|_| self.entropy.uuid()).collect();
         let publications: Vec<Uuid> = tags.iter().map(|row| row.publication).collect();
         let ordinals: Vec<i16> = tags.iter().map(|row| row.ordinal).collect();
@@ -131,29 +134,60 @@ impl Store {
             r#"
             WITH wanted AS (
                 SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[],
-                                     $7::text[], $8::smallint[])
-                    AS t (id, publication_id, registry, repository, tag, kind, ordinal)
+                                     $7::text[], $8::smallint[], $9::text[], $10::text[],
+                                     $11::text[], $12::text[], $13::text[], $14::text[],
+                                     $15::text[], $16::text[], $17::text[], $18::text[])
+                    AS t (id, publication_id, registry, repository, tag, kind, ordinal,
+                          content_registry, content_repository, content_digest, expected,
+                          order_kind, order_value, if_older, line, kept_reason, kept_message)
             ), head AS (
-                INSERT INTO tag_head (registry, repository, tag, issued_ticket)
-                SELECT registry, repository, tag, CASE kind WHEN 'floating' THEN 1 ELSE 0 END
+                INSERT INTO tag_head (registry, repository, tag, issued_ticket, barrier_ticket,
+                                      barrier_release)
+                SELECT registry, repository, tag, CASE kind WHEN 'floating' THEN 1 ELSE 0 END,
+                       CASE WHEN $19 AND kept_reason IS NULL THEN 1 END,
+                       CASE WHEN $19 AND kept_reason IS NULL THEN $1::uuid END
                 FROM wanted ORDER BY registry, repository, tag
                 ON CONFLICT (registry, repository, tag) DO UPDATE
-                    SET issued_ticket = tag_head.issued_ticket + EXCLUDED.issued_ticket
+                    SET issued_ticket = tag_head.issued_ticket + EXCLUDED.issued_ticket,
+                        barrier_ticket = CASE WHEN EXCLUDED.barrier_ticket IS NULL
+                            THEN tag_head.barrier_ticket
+                            ELSE tag_head.issued_ticket + EXCLUDED.issued_ticket END,
+                        barrier_release = COALESCE(EXCLUDED.barrier_release,
+                                                   tag_head.barrier_release)
                 RETURNING registry, repository, tag, issued_ticket
             )
-            INSERT INTO tag_move (id, release_id, publication_id, ordinal, kind, tag, ticket)
+            INSERT INTO tag_move (id, release_id, publication_id, ordinal, kind, tag, ticket,
+                                  content_registry, content_repository, content_digest, expected,
+                                  order_kind, order_value, if_older, line, state, reason_code,
+                                  message, ended_at)
             SELECT w.id, $1, w.publication_id, w.ordinal, w.kind, w.tag,
-                   CASE w.kind WHEN 'floating' THEN h.issued_ticket END
+                   CASE w.kind WHEN 'floating' THEN h.issued_ticket END,
+                   w.content_registry, w.content_repository, w.content_digest, w.expected,
+                   w.order_kind, w.order_value, w.if_older, w.line,
+                   CASE WHEN w.kept_reason IS NULL THEN 'PENDING' ELSE 'KEPT' END, w.kept_reason,
+                   COALESCE(w.kept_message, ''),
+                   CASE WHEN w.kept_reason IS NOT NULL THEN colophon_now() END
             FROM wanted w JOIN head h USING (registry, repository, tag)
             "#,
             release,
             &ids,
             &publications,
-            &column(|row| row.registry.to_owned()),
-            &column(|row| row.repository.to_owned()),
-            &column(|row| row.tag.to_owned()),
-            &column(|row| row.kind.as_str().to_owned()),
+            &texts(|row| row.repository.registry().as_str().to_owned()),
+            &texts(|row| row.repository.name().to_owned()),
+            &texts(|row| row.tag.tag.as_str().to_owned()),
+            &texts(|row| row.tag.kind.as_str().to_owned()),
             &ordinals,
+            &perhaps(|row| row.content().map(|it| it.repository.registry().to_string())) as _,
+            &perhaps(|row| row.content().map(|it| it.repository.name().to_owned())) as _,
+            &perhaps(|row| row.content().map(|it| it.target.as_str().to_owned())) as _,
+            &perhaps(|row| row.tag.expected.as_ref().map(|it| it.as_str().to_owned())) as _,
+            &perhaps(|row| row.tag.order.as_ref().map(|it| it.kind().as_str().to_owned())) as _,
+            &perhaps(|row| row.tag.order.as_ref().map(OrderKey::value)) as _,
+            &texts(|row| row.tag.if_older.as_str().to_owned()),
+            &perhaps(|row| row.tag.line.as_ref().map(rows::line_text)) as _,
+            &perhaps(|row| row.tag.kept.as_ref().map(|(reason, _)| reason.to_string())) as _,
+            &perhaps(|row| row.tag.kept.as_ref().map(|(_, message)| message.clone())) as _,
+            purpose == Purpose::Rollback,
         )
         .execute(conn)
         .await?;
@@ -161,37 +195,43 @@ impl Store {
     }
 }
 
+impl TagRow<'_> {
+    fn content(&self) -> Option<&Reference> {
+        self.tag.content.as_ref()
+    }
+}
+
 fn tag_rows<'a>(request: &'a ReleaseRequest, publications: &[Uuid]) -> Vec<TagRow<'a>> {
     let mut rows = Vec::new();
     for (target, publication) in request.targets.iter().zip(publications) {
-        let unique = target.unique_tags.iter().map(|tag| (tag, TagKind::Unique));
-        let floating = target.floating_tags.iter().map(|tag| (tag, TagKind::Floating));
-        for (ordinal, (tag, kind)) in (0_i16..).zip(unique.chain(floating)) {
-            rows.push(TagRow {
-                publication: *publication,
-                registry: target.repository.registry().as_str(),
-                repository: target.repository.name(),
-                tag: tag.as_str(),
-                kind,
-                ordinal,
-            });
+        for (ordinal, tag) in (0_i16..).zip(&target.tags) {
+            let publication = *publication;
+            rows.push(TagRow { publication, repository: &target.repository, ordinal, tag });
         }
     }
     rows
 }
 
-/// Where a release begins: content that lies in its target already needs no copy.
+/// Whether content has to be brought to a target; what lies in it already needs no copy.
+fn needs_copy(request: &ReleaseRequest, target: &TargetRequest) -> bool {
+    target.tags.iter().filter(|tag| tag.kept.is_none()).any(|tag| {
+        let content = tag.content.as_ref().unwrap_or(&request.source);
+        content.repository != target.repository
+    })
+}
+
+/// Where a release begins.
 fn first_phase(request: &ReleaseRequest, publications: &[Uuid]) -> (Phase, Vec<(Uuid, JobKind)>) {
     let targets = || request.targets.iter().zip(publications.iter().copied());
     let copies: Vec<_> = targets()
-        .filter(|(target, _)| target.repository != request.source.repository)
+        .filter(|(target, _)| needs_copy(request, target))
         .map(|(_, id)| (id, JobKind::Copy))
         .collect();
     if !copies.is_empty() {
         return (Phase::Copy, copies);
     }
     let uniques: Vec<_> = targets()
-        .filter(|(target, _)| !target.unique_tags.is_empty())
+        .filter(|(target, _)| target.of(TagKind::Unique).next().is_some())
         .map(|(_, id)| (id, JobKind::Unique))
         .collect();
     if !uniques.is_empty() {
@@ -216,10 +256,12 @@ async fn insert_release(
     let repositories = || request.targets.iter().map(|target| &target.repository);
     let registries: Vec<_> = repositories().map(|r| r.registry().as_str().to_owned()).collect();
     let names: Vec<_> = repositories().map(|r| r.name().to_owned()).collect();
-    let states: Vec<_> = repositories()
-        .map(|repository| {
-            let there = *repository == request.source.repository;
-            let state = if there { PublicationState::Copied } else { PublicationState::Queued };
+    let states: Vec<_> = request
+        .targets
+        .iter()
+        .map(|target| {
+            let copy = needs_copy(request, target);
+            let state = if copy { PublicationState::Queued } else { PublicationState::Copied };
             state.as_str().to_owned()
         })
         .collect();
@@ -230,8 +272,9 @@ async fn insert_release(
         WITH accepted AS (
             INSERT INTO release (id, principal, on_behalf_of, reason, labels, source_registry,
                                  source_repository, source_reference, digest, not_after, priority,
-                                 phase)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                 phase, purpose, on_failure, allow_backward, break_glass, plan,
+                                 version)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $19, $20, $21, $22, $23, $24)
         ), target AS (
             INSERT INTO publication (id, release_id, ordinal, registry, repository, state)
             SELECT t.id, $1, (t.n - 1)::smallint, t.registry, t.repository, t.state
@@ -260,6 +303,12 @@ async fn insert_release(
         &states,
         &places,
         &kinds,
+        request.purpose.as_str(),
+        request.on_failure.as_str(),
+        request.allow_backward,
+        request.break_glass,
+        request.plan,
+        request.version.as_ref().map(|asked| asked.version.to_string()),
     )
     .execute(conn)
     .await?;

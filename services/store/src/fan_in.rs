@@ -9,7 +9,7 @@ use colophon_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{rows, tx::Fault};
+use crate::{barriers, put_back, rows, tx::Fault};
 
 /// The release as it stands when one of its jobs ends, locked.
 #[expect(clippy::struct_excessive_bools, reason = "a row: each is a column of its own")]
@@ -23,6 +23,11 @@ struct Standing {
     unfinished: bool,
     /// Every tag that the phase was to settle is where it should be.
     good: bool,
+    /// A tag of the phase was refused or failed. One that a newer release has is no failure: what
+    /// this release has moved elsewhere is what would be there had it been quicker.
+    broken: bool,
+    /// What the release has moved is put back if it does not succeed.
+    restores: bool,
     /// The release has unique tags.
     unique: bool,
     /// The release has floating tags.
@@ -30,6 +35,11 @@ struct Standing {
 }
 
 impl Standing {
+    /// The release was cancelled, or a job of it was given up.
+    fn stopped(&self) -> bool {
+        self.cancelled || self.failing.is_some()
+    }
+
     /// The next phase that has work.
     fn next(&self) -> Option<(Phase, JobKind)> {
         let mut phase = self.phase.next();
@@ -52,8 +62,10 @@ pub(crate) async fn tags_left(
     Ok(sqlx::query_scalar!(
         r#"
         SELECT EXISTS (SELECT FROM tag_move
-                       WHERE publication_id = $1 AND kind = $2
-                         AND state IN ('PENDING', 'MOVING', 'UNKNOWN')) AS "left!"
+                       WHERE publication_id = $1
+                         AND CASE WHEN $2 = 'restore' THEN state = 'RESTORING'
+                                  ELSE kind = $2 AND state IN ('PENDING', 'MOVING', 'UNKNOWN') END)
+                   AS "left!"
         "#,
         publication,
         job.as_str(),
@@ -72,7 +84,8 @@ pub(crate) async fn end(conn: &mut PgConnection, job: i64, state: &str) -> Resul
     let release = sqlx::query_scalar!(
         r#"
         UPDATE job SET state = $2, lease_token = NULL, lease_expires_at = NULL,
-               ended_at = colophon_now(), waiting_for = NULL, blocked_on = NULL
+               ended_at = colophon_now(), waiting_for = NULL, waiting_reason = NULL,
+               blocked_on = NULL
         WHERE id = $1
         RETURNING release_id
         "#,
@@ -94,7 +107,14 @@ pub(crate) async fn advance(conn: &mut PgConnection, release: Uuid) -> Result<()
     if standing.unfinished {
         return Ok(());
     }
-    if standing.cancelled || standing.failing.is_some() || !standing.good {
+    if standing.phase == Phase::Restore {
+        return close(conn, &standing).await;
+    }
+    if standing.stopped() || !standing.good {
+        let back = standing.restores && (standing.stopped() || standing.broken);
+        if back && put_back::open(conn, release).await? {
+            return Ok(());
+        }
         return close(conn, &standing).await;
     }
     match standing.next() {
@@ -110,8 +130,10 @@ async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
                r.message,
                EXISTS (SELECT FROM job WHERE release_id = $1 AND state IN ('queued', 'running'))
                    AS "unfinished!",
-               COALESCE(bool_and(m.state IN ('MOVED', 'UNCHANGED')) FILTER (WHERE m.kind = r.phase),
-                        true) AS "good!",
+               COALESCE(bool_and(m.state IN ('MOVED', 'UNCHANGED', 'KEPT'))
+                            FILTER (WHERE m.kind = r.phase), true) AS "good!",
+               COALESCE(bool_or(m.state IN ('REFUSED', 'FAILED')), false) AS "broken!",
+               r.on_failure = 'restore' AS "restores!",
                COALESCE(bool_or(m.kind = 'unique'), false) AS "unique!",
                COALESCE(bool_or(m.kind = 'floating'), false) AS "floating!"
         FROM release r JOIN tag_move m ON m.release_id = r.id
@@ -129,6 +151,8 @@ async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
         message: row.message,
         unfinished: row.unfinished,
         good: row.good,
+        broken: row.broken,
+        restores: row.restores,
         unique: row.unique,
         floating: row.floating,
     })
@@ -163,7 +187,14 @@ async fn open(
 async fn succeed(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
     sqlx::query!(
         r#"
-        WITH targets AS (UPDATE publication SET state = 'SUCCEEDED' WHERE release_id = $1)
+        WITH targets AS (
+            UPDATE publication SET state = 'SUCCEEDED' WHERE release_id = $1
+        ), needless AS (
+            -- A digest that was to be kept and then was not left.
+            UPDATE tag_move SET state = 'NOT_ATTEMPTED', reason_code = 'NOT_ATTEMPTED',
+                   ended_at = colophon_now()
+            WHERE release_id = $1 AND retention AND state = 'PENDING'
+        )
         UPDATE release SET state = 'SUCCEEDED', phase = 'done', ended_at = colophon_now()
         WHERE id = $1 AND state IN ('QUEUED', 'RUNNING')
         "#,
@@ -180,6 +211,12 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
     let left = if standing.cancelled { Reason::Cancelled } else { Reason::NotAttempted };
     sqlx::query!(
         r#"
+        WITH not_back AS (
+            -- No job is left that would put it back.
+            UPDATE tag_move SET state = 'MOVED', reason_code = $2, ended_at = colophon_now(),
+                   message = 'the tag was not put back; see the attempts for why'
+            WHERE release_id = $1 AND state = 'RESTORING'
+        )
         UPDATE tag_move SET state = 'NOT_ATTEMPTED', reason_code = $2, ended_at = colophon_now()
         WHERE release_id = $1 AND state = 'PENDING'
         "#,
@@ -188,6 +225,7 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
     )
     .execute(&mut *conn)
     .await?;
+    barriers::lift(conn, standing.id).await?;
     close_publications(conn, standing).await?;
     let (state, reason, message) = conclusion(conn, standing).await?;
     sqlx::query!(
@@ -214,7 +252,7 @@ async fn close_publications(conn: &mut PgConnection, standing: &Standing) -> Res
         UPDATE publication p SET state = CASE
             WHEN p.state <> 'FAILED' AND NOT EXISTS (
                 SELECT FROM tag_move m WHERE m.publication_id = p.id
-                  AND m.state NOT IN ('MOVED', 'UNCHANGED')) THEN 'SUCCEEDED'
+                  AND m.state NOT IN ('MOVED', 'UNCHANGED', 'KEPT')) THEN 'SUCCEEDED'
             ELSE $2 END
         WHERE p.release_id = $1
         "#,
@@ -230,12 +268,10 @@ async fn conclusion(
     conn: &mut PgConnection,
     standing: &Standing,
 ) -> Result<(ReleaseState, Option<Reason>, String), Fault> {
-    if standing.cancelled {
-        return Ok((ReleaseState::Cancelled, Some(Reason::Cancelled), standing.message.clone()));
-    }
     let rows = sqlx::query!(
         r#"
-        SELECT m.state, m.reason_code, m.message, m.tag, p.registry, p.repository
+        SELECT m.state, m.reason_code, m.message, m.tag, m.kind = 'floating' AS "floating!",
+               p.registry, p.repository
         FROM tag_move m JOIN publication p ON p.id = m.publication_id
         WHERE m.release_id = $1 ORDER BY p.ordinal, m.ordinal
         "#,
@@ -244,29 +280,46 @@ async fn conclusion(
     .fetch_all(conn)
     .await?;
     let mut tags = Vec::with_capacity(rows.len());
+    let mut names = Vec::with_capacity(rows.len());
     for row in &rows {
         let reason = row.reason_code.as_deref().map(rows::reason).transpose()?;
         tags.push((rows::tag_move_state(&row.state)?, reason));
+        names.push(format!("{}/{}:{}", row.registry, row.repository, row.tag));
     }
-    if let Some(reason) = standing.failing {
-        let exhausted = reason == Reason::AttemptsExhausted;
-        let state = if exhausted { ReleaseState::Errored } else { ReleaseState::Failed };
-        return Ok((state, Some(reason), standing.message.clone()));
-    }
-    let (state, reason) = conclude(&tags);
-    let message = tags
-        .iter()
-        .zip(&rows)
-        .find(|((state, own), _)| !state.good() && *own == reason)
-        .map(|(_, row)| match row.message.as_str() {
-            "" => format!("{}/{}:{}", row.registry, row.repository, row.tag),
-            message => message.to_owned(),
-        })
-        .unwrap_or_default();
+    let (state, reason, message) = match standing.failing {
+        _ if standing.cancelled => {
+            (ReleaseState::Cancelled, Some(Reason::Cancelled), standing.message.clone())
+        }
+        Some(reason) => {
+            let exhausted = reason == Reason::AttemptsExhausted;
+            let state = if exhausted { ReleaseState::Errored } else { ReleaseState::Failed };
+            (state, Some(reason), standing.message.clone())
+        }
+        None => {
+            let (state, reason) = conclude(&tags);
+            let culprit = tags.iter().position(|(state, own)| !state.good() && *own == reason);
+            let text = culprit.and_then(|at| rows.get(at).zip(names.get(at)));
+            let message = text.map(|(row, name)| match row.message.as_str() {
+                "" => name.clone(),
+                message => message.to_owned(),
+            });
+            (state, reason, message.unwrap_or_default())
+        }
+    };
+    // Unique tags stay, and so do those that keep a digest: nobody expects them back.
+    let states = tags.iter().map(|(state, _)| *state).zip(names.iter().map(String::as_str));
+    let floating: Vec<_> =
+        states.zip(&rows).filter(|(_, row)| row.floating).map(|(tag, _)| tag).collect();
+    let back = put_back::summary(&floating);
+    let message = match (message.is_empty(), back.is_empty()) {
+        (false, false) => format!("{message}; {back}"),
+        _ => message + &back,
+    };
     Ok((state, reason, message))
 }
 
-/// Settles what is left of a job that is given up, and makes the release fail for its reason.
+/// Settles what is left of a job that is given up, and makes the release fail for its reason. A
+/// release whose tags are being put back has failed already, for a reason of its own.
 pub(crate) async fn doom(
     conn: &mut PgConnection,
     publication: Uuid,
@@ -279,12 +332,16 @@ pub(crate) async fn doom(
         WITH tags AS (
             UPDATE tag_move SET state = $3, reason_code = $4, message = $5, ended_at = colophon_now()
             WHERE publication_id = $1 AND kind = $2 AND state = 'PENDING'
+        ), not_back AS (
+            UPDATE tag_move SET state = 'MOVED', reason_code = $4,
+                   message = 'the tag was not put back: ' || $5, ended_at = colophon_now()
+            WHERE publication_id = $1 AND $2 = 'restore' AND state = 'RESTORING'
         ), target AS (
             UPDATE publication SET state = 'FAILED' WHERE id = $1 RETURNING release_id
         )
         UPDATE release SET failing_reason = COALESCE(failing_reason, $4),
                message = CASE WHEN failing_reason IS NULL THEN $5 ELSE message END
-        WHERE id = (SELECT release_id FROM target)
+        WHERE id = (SELECT release_id FROM target) AND $2 <> 'restore'
         "#,
         publication,
         job.as_str(),

@@ -7,8 +7,9 @@ use sqlx::PgConnection;
 
 use crate::{
     Claimed, Lease, Store, fan_in,
+    freezes::FREEZES,
     intents::fence,
-    outcomes::{blocked_on, shown},
+    outcomes::blocked_on,
     tx::{self, Bounded as _, Fault},
 };
 
@@ -21,29 +22,59 @@ pub enum GaveUp {
     NotYet,
 }
 
+/// Why a job goes back into the queue without an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What it waits for, in words.
+    pub what: String,
+    /// The documented reason, if one applies.
+    pub reason: Option<Reason>,
+    /// Who wakes it: the reference whose outcome is awaited, or the end of freezes.
+    pub blocked_on: Option<String>,
+    /// When it is looked at without being woken.
+    pub delay: Duration,
+}
+
+impl Waiting {
+    /// For anything that comes by itself.
+    pub fn on(what: impl Into<String>, reason: Option<Reason>, delay: Duration) -> Self {
+        Self { what: what.into(), reason, blocked_on: None, delay }
+    }
+
+    /// For the outcome of a move of this reference.
+    pub fn on_reference(what: String, of: (&Repository, &Tag), delay: Duration) -> Self {
+        let reason = Some(Reason::ReferenceBlocked);
+        Self { what, reason, blocked_on: Some(blocked_on(of.0, of.1)), delay }
+    }
+
+    /// For the end of a freeze.
+    pub fn on_freeze(what: String, delay: Duration) -> Self {
+        let reason = Some(Reason::Frozen);
+        Self { what, reason, blocked_on: Some(FREEZES.to_owned()), delay }
+    }
+}
+
 impl Store {
-    /// Puts a job back into the queue; waiting uses up no attempt. `blocked_by` is the reference
-    /// whose outcome is waited for.
-    pub async fn wait(
-        &self,
-        lease: Lease,
-        waiting_for: &str,
-        blocked_by: Option<(&Repository, &Tag)>,
-        delay: Duration,
-    ) -> Result<()> {
-        let key = blocked_by.map(|(repository, tag)| blocked_on(repository, tag));
+    /// Puts a job back into the queue; waiting uses up no attempt. Its release's `not_after` ends
+    /// the wait early, so that a release that is late says so at once. A job that was late when it
+    /// was claimed has something to wait for in spite of it, as has one that puts tags back.
+    pub async fn wait(&self, lease: Lease, waiting: &Waiting) -> Result<()> {
         sqlx::query!(
             r#"
             UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
-                   waiting_for = $3, blocked_on = $4,
-                   run_at = colophon_now() + $5::float8 * interval '1 second'
-            WHERE id = $1 AND lease_token = $2 AND state = 'running'
+                   waiting_for = $3, blocked_on = $4, waiting_reason = $6,
+                   run_at = LEAST(colophon_now() + $5::float8 * interval '1 second',
+                                  CASE WHEN r.not_after > colophon_now() THEN r.not_after END)
+            FROM release r
+            WHERE job.id = $1 AND lease_token = $2 AND job.state = 'running'
+              AND r.id = job.release_id
             "#,
             lease.job,
             lease.token,
-            waiting_for,
-            key,
-            delay.as_secs_f64(),
+            waiting.what,
+            waiting.blocked_on,
+            waiting.delay.as_secs_f64(),
+            waiting.reason.map(Reason::as_str),
         )
         .execute(&self.pool)
         .bounded()
@@ -61,11 +92,12 @@ impl Store {
                 r#"
                 UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
                        failures = failures + 1, waiting_for = 'the next attempt',
-                       run_at = colophon_now() + $2::float8 * interval '1 second'
+                       waiting_reason = $3, run_at = colophon_now() + $2::float8 * interval '1 second'
                 WHERE id = $1
                 "#,
                 lease.job,
                 delay.as_secs_f64(),
+                failure.reason().as_str(),
             )
             .execute(&mut *tx)
             .await?;
@@ -90,7 +122,7 @@ impl Store {
                 return Ok(GaveUp::NotYet);
             }
             record_attempt(&mut tx, job.lease, failure).await?;
-            fan_in::doom(&mut tx, job.publication, job.kind, verdict, &shown(verdict)).await?;
+            fan_in::doom(&mut tx, job.publication, job.kind, verdict, &verdict.explained()).await?;
             fan_in::end(&mut tx, job.lease.job, "failed").await?;
             tx.commit().await?;
             Ok(GaveUp::Yes)
@@ -135,7 +167,7 @@ async fn move_is_open(conn: &mut PgConnection, job: &Claimed) -> Result<bool, Fa
     Ok(sqlx::query_scalar!(
         r#"
         SELECT EXISTS (SELECT FROM tag_move m JOIN open_intent i ON i.tag_move_id = m.id
-                       WHERE m.publication_id = $1 AND m.kind = $2) AS "open!"
+                       WHERE m.publication_id = $1 AND (m.kind = $2 OR $2 = 'restore' OR m.retention)) AS "open!"
         "#,
         job.publication,
         job.kind.as_str(),
@@ -157,7 +189,7 @@ async fn record_attempt(
         "#,
         lease.job,
         failure.reason().as_str(),
-        shown(failure),
+        failure.explained(),
     )
     .execute(conn)
     .await?;

@@ -4,21 +4,30 @@
 //! talk to the database, and no transaction outlives its function.
 
 mod append;
+mod barriers;
 mod cancel;
 mod copies;
 mod create;
 mod entries;
 mod fan_in;
+mod freezes;
 mod heads;
 mod intents;
 mod jobs;
+mod keeping;
 mod outcomes;
+mod past;
+mod pruning;
+mod put_back;
 mod queue;
 mod reconcile;
 mod releases;
 mod rows;
+mod settle;
+mod steps;
 mod tag_at;
 mod tx;
+mod verdicts;
 mod wake;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
@@ -29,14 +38,17 @@ use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub use append::{Author, Look};
-pub use copies::UniqueTag;
 pub use create::{Created, NewRelease};
-pub use heads::{Blocker, Head};
-pub use intents::{Begun, Intent, Move};
-pub use jobs::GaveUp;
-pub use outcomes::{Outcome, Settled};
+pub use heads::{Blocker, Frozen, Head};
+pub use intents::{Begun, Intent, Move, Restore, Terms};
+pub use jobs::{GaveUp, Waiting};
+pub use keeping::{Keeping, Kept};
+pub use outcomes::Outcome;
+pub use past::MovedTag;
+pub use pruning::Prune;
 pub use queue::{Claimed, Lease, Renewed};
 pub use reconcile::DueIntent;
+pub use verdicts::Settled;
 pub use wake::Wakeups;
 
 /// A connection that was not used for so long is asked before it is used again.

@@ -2,44 +2,21 @@
 //! to do. It closes the intent, settles the tag and, with the last tag, the job.
 
 use colophon_domain::{
-    Decision, Digest, Failure, HeadState, Reason, Repository, Result, Retry, Tag, TagMoveState,
-    decide,
+    Decision, Digest, Failure, Reason, Repository, Result, Retry, Tag, TagMoveState,
 };
-use colophon_ledger::{Kind, Purpose};
+use colophon_ledger::Kind;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     Intent, Move, Store,
-    append::{Draft, LockedHead, Look},
+    append::{Draft, Holder, LockedHead, Look},
     fan_in,
-    intents::{fence_shared, may_go_on},
+    intents::{decision_recorded, fence_shared, may_go_on},
+    put_back,
     tx::{self, Bounded as _, Fault},
+    verdicts::{self, Settled, Verdict, reason_code, verdict, why},
 };
-
-/// What a move came to, as the registry shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settled {
-    /// The tag is where it should be.
-    Applied,
-    /// The tag is where it was.
-    NotApplied,
-    /// The tag is elsewhere, or gone.
-    Conflict,
-}
-
-impl Settled {
-    /// Compares what was observed with what was there and what was wanted.
-    pub fn of(observed: Option<&Digest>, old: Option<&Digest>, wanted: &Digest) -> Self {
-        if observed == Some(wanted) {
-            Self::Applied
-        } else if observed == old {
-            Self::NotApplied
-        } else {
-            Self::Conflict
-        }
-    }
-}
 
 /// Whether anything is left to do in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +28,6 @@ pub enum Outcome {
     JobDone,
     /// Something was written about the reference since it was looked at: look again.
     Stale,
-}
-
-/// The final state of one tag, with its reason for the reader.
-pub(crate) struct Verdict<'a> {
-    pub(crate) state: TagMoveState,
-    pub(crate) reason: Option<Reason>,
-    pub(crate) message: &'a str,
 }
 
 impl Store {
@@ -80,7 +50,7 @@ impl Store {
         look: Look<'_>,
         refusal: Option<&Failure>,
     ) -> Result<Outcome, Fault> {
-        let settled = Settled::of(look.digest, intent.old.as_ref(), &step.wanted);
+        let settled = Settled::of(look.digest, intent.old.as_ref(), Some(&step.wanted));
         let kind = match settled {
             Settled::Applied => Kind::Confirmed,
             Settled::NotApplied => Kind::NotApplied,
@@ -96,9 +66,17 @@ impl Store {
             ..step.draft(look.digest)
         };
         head.seen(look);
-        let ticket = step.ticket.filter(|_| settled == Settled::Applied);
-        head.append(self, &mut tx, kind, Purpose::Publish, draft, ticket).await?;
-        let verdict = verdict(settled, refusal);
+        let holder = match settled {
+            Settled::Applied => Some(step.holder(&head.state)),
+            Settled::NotApplied => None,
+            Settled::Conflict => Some(Holder::disturbed(&head.state)),
+        };
+        head.append(self, &mut tx, kind, step.purpose(), draft, holder).await?;
+        let message = refusal.map(|refusal| refused(step, refusal));
+        let verdict = match &step.restore {
+            Some(_) => verdicts::put_back(settled, refusal, message.as_deref()),
+            None => verdict(settled, refusal, message.as_deref()),
+        };
         settle(&mut tx, step.tag_move, &verdict, look.digest).await?;
         let outcome = self.after_tag(&mut tx, step, &verdict).await?;
         tx.commit().await?;
@@ -123,28 +101,33 @@ impl Store {
         look: Look<'_>,
     ) -> Result<Outcome, Fault> {
         let mut tx = self.pool.begin().await?;
-        may_go_on(&mut tx, step.lease).await?;
+        may_go_on(&mut tx, step).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
-        let state = HeadState { moved_ticket: head.moved_ticket };
-        let decision = decide(step.kind, &step.wanted, look.digest, step.ticket, state);
+        let decision = step.decide(look.digest, &head.state);
         if head.tag_seq != tag_seq || decision == Decision::Move || look.is_stale() {
             return Ok(Outcome::Stale);
         }
         head.observe(self, &mut tx, look).await?;
         let message;
-        let verdict = if let Decision::Leave(reason) = decision {
-            message = leave_message(reason, step, look.digest);
+        let verdict = if let Decision::Leave(state, reason) = decision {
+            message = why(step, reason, look.digest, &head.state);
             head.touch(&mut tx).await?;
-            let state = match reason {
-                Reason::Superseded => TagMoveState::Superseded,
-                _ => TagMoveState::Refused,
-            };
+            if step.restore.is_some() {
+                put_back::pass_on(&mut tx, step).await?;
+            }
             Verdict { state, reason: Some(reason), message: &message }
         } else {
-            let draft = step.draft(look.digest);
-            head.append(self, &mut tx, Kind::Unchanged, Purpose::Publish, draft, step.ticket)
+            let holder = step.holder(&head.state);
+            let draft = Draft {
+                reason_code: decision_recorded(step, &head).filter(|_| !head.frozen),
+                ..step.draft(look.digest)
+            };
+            head.append(self, &mut tx, Kind::Unchanged, step.purpose(), draft, Some(holder))
                 .await?;
-            Verdict { state: TagMoveState::Unchanged, reason: None, message: "" }
+            match &step.restore {
+                Some(_) => verdicts::put_back(Settled::Applied, None, None),
+                None => Verdict { state: TagMoveState::Unchanged, reason: None, message: "" },
+            }
         };
         settle(&mut tx, step.tag_move, &verdict, look.digest).await?;
         // The job is ended by a transaction of its own: this one shares the lock on the release
@@ -159,12 +142,12 @@ impl Store {
         tx::run("fail_tag", || async {
             let mut tx = self.pool.begin().await?;
             fence_shared(&mut tx, step.lease).await?;
-            let message = shown(failure);
-            let verdict = Verdict {
-                state: TagMoveState::Failed,
-                reason: Some(failure.reason()),
-                message: &message,
+            let state = match step.restore {
+                Some(_) => TagMoveState::Moved,
+                None => TagMoveState::Failed,
             };
+            let message = refused(step, failure);
+            let verdict = Verdict { state, reason: Some(failure.reason()), message: &message };
             settle(&mut tx, step.tag_move, &verdict, None).await?;
             let outcome = self.after_tag(&mut tx, step, &verdict).await?;
             tx.commit().await?;
@@ -207,59 +190,10 @@ impl Store {
     }
 }
 
-/// Why the entry says what it says.
-pub(crate) fn reason_code(settled: Settled, refusal: Option<&Failure>) -> Option<Reason> {
-    match settled {
-        Settled::Applied => None,
-        Settled::NotApplied => refusal.map(Failure::reason),
-        Settled::Conflict => Some(Reason::TagMoved),
-    }
-}
-
-fn verdict(settled: Settled, refusal: Option<&Failure>) -> Verdict<'_> {
-    match (settled, refusal) {
-        (Settled::Applied, _) => Verdict { state: TagMoveState::Moved, reason: None, message: "" },
-        (Settled::Conflict, _) => conflict(),
-        (Settled::NotApplied, Some(refusal)) if refusal.retry_class() == Retry::Never => Verdict {
-            state: TagMoveState::Failed,
-            reason: Some(refusal.reason()),
-            message: refusal.message(),
-        },
-        // It will be tried again, with a new intent.
-        (Settled::NotApplied, _) => {
-            Verdict { state: TagMoveState::Pending, reason: None, message: "" }
-        }
-    }
-}
-
-pub(crate) fn conflict() -> Verdict<'static> {
-    Verdict {
-        state: TagMoveState::Failed,
-        reason: Some(Reason::TagMoved),
-        message: "somebody else moved the tag while it was being moved; see its history",
-    }
-}
-
-/// A failure's text with its remedy, as one message.
-pub(crate) fn shown(failure: &Failure) -> String {
-    match failure.remedy_text() {
-        Some(remedy) => format!("{}; {remedy}", failure.message()),
-        None => failure.message().to_owned(),
-    }
-}
-
-fn leave_message(reason: Reason, step: &Move, observed: Option<&Digest>) -> String {
-    match (reason, observed) {
-        (Reason::TagImmutable, Some(other)) => format!(
-            "the unique tag {}:{} is at {other} already and never moves; take a new tag, or publish \
-             that digest",
-            step.repository, step.tag
-        ),
-        _ => format!(
-            "a release that was accepted later has already moved {}:{}; nothing is to be done",
-            step.repository, step.tag
-        ),
-    }
+/// Why a tag was not moved or not put back, in words.
+fn refused(step: &Move, failure: &Failure) -> String {
+    let text = failure.explained();
+    if step.restore.is_some() { format!("the tag was not put back: {text}") } else { text }
 }
 
 /// Somebody else has written the outcome, or this very call did and its answer was lost: the job

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Digest, JobKind, Reason, Reference, Repository, Result};
+use colophon_domain::{Digest, JobKind, Purpose, Reason, Reference, Repository, Result};
 use uuid::Uuid;
 
 use crate::{Store, append::Author, rows, tx::Bounded as _};
@@ -40,12 +40,29 @@ pub struct Claimed {
     pub failures: i32,
     /// The time after which the release must not begin has passed.
     pub late: bool,
-    /// The unique tags of all targets were looked at before anything was copied.
+    /// The tags of all targets were looked at before anything was done.
     pub checked: bool,
+    /// Floating tags of the release carry conditions that may fail it.
+    pub guarded: bool,
     /// The release has several targets.
     pub several_targets: bool,
     /// The release was cancelled or is failing: do nothing but say so.
     pub stop: bool,
+    /// Why the release was asked for.
+    pub purpose: Purpose,
+    /// Its floating tags may go back behind a newer build.
+    pub allow_backward: bool,
+    /// Its tags move in spite of a freeze.
+    pub break_glass: bool,
+    /// It follows a plan.
+    pub planned: bool,
+}
+
+impl Claimed {
+    /// Whether the job puts tags back.
+    pub fn restores(&self) -> bool {
+        self.kind == JobKind::Restore
+    }
 }
 
 /// What a renewal found.
@@ -62,17 +79,20 @@ pub enum Renewed {
 impl Store {
     /// Claims up to `limit` jobs whose time has come, most urgent first.
     pub async fn claim(&self, worker: &str, limit: i64, lease: Duration) -> Result<Vec<Claimed>> {
+        // A newer version's jobs are left to its workers.
+        let kinds: Vec<String> = JobKind::ALL.iter().map(ToString::to_string).collect();
         let rows = sqlx::query!(
             r#"
             WITH next AS (
                 SELECT id FROM job
-                WHERE state = 'queued' AND run_at <= (SELECT colophon_now())
+                WHERE state = 'queued' AND run_at <= (SELECT colophon_now()) AND kind = ANY ($4)
                 ORDER BY priority DESC, run_at, id LIMIT $2
                 FOR UPDATE SKIP LOCKED
             ), claimed AS (
                 UPDATE job SET state = 'running', worker = $1, lease_token = gen_random_uuid(),
                        lease_expires_at = colophon_now() + $3::float8 * interval '1 second',
-                       claimed_at = colophon_now(), waiting_for = NULL, blocked_on = NULL
+                       claimed_at = colophon_now(), waiting_for = NULL, waiting_reason = NULL,
+                       blocked_on = NULL
                 FROM next WHERE job.id = next.id
                 RETURNING job.id, job.release_id, job.publication_id, job.kind, job.lease_token,
                           job.failures, job.priority
@@ -85,11 +105,15 @@ impl Store {
             )
             SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
                    c.failures, r.source_registry, r.source_repository, r.digest,
-                   COALESCE(r.not_after < colophon_now(), false) AS "late!",
+                   COALESCE(r.not_after < colophon_now(), false) AS "late!", r.purpose,
+                   r.allow_backward, r.break_glass, r.plan IS NOT NULL AS "planned!",
                    r.principal, r.on_behalf_of, r.reason, r.checked, p.registry, p.repository,
                    EXISTS (SELECT FROM publication o
                            WHERE o.release_id = r.id AND o.id <> p.id) AS "several_targets!",
-                   (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+                   EXISTS (SELECT FROM tag_move m
+                           WHERE m.release_id = r.id AND m.kind = 'floating'
+                             AND (m.expected IS NOT NULL OR m.order_kind IS NOT NULL)) AS "guarded!",
+                   release_stops(r, c.kind) AS "stop!"
             FROM claimed c
             JOIN release r ON r.id = c.release_id
             JOIN publication p ON p.id = c.publication_id
@@ -98,6 +122,7 @@ impl Store {
             worker,
             limit,
             lease.as_secs_f64(),
+            &kinds,
         )
         .fetch_all(&self.pool)
         .bounded().await?;
@@ -121,8 +146,13 @@ impl Store {
                     failures: row.failures,
                     late: row.late,
                     checked: row.checked,
+                    guarded: row.guarded,
                     several_targets: row.several_targets,
                     stop: row.stop,
+                    purpose: rows::purpose(&row.purpose)?,
+                    allow_backward: row.allow_backward,
+                    break_glass: row.break_glass,
+                    planned: row.planned,
                 })
             })
             .collect()
@@ -150,7 +180,7 @@ impl Store {
             FROM release r
             WHERE job.id = $1 AND job.lease_token = $2 AND job.state = 'running'
               AND r.id = job.release_id
-            RETURNING (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+            RETURNING release_stops(r, job.kind) AS "stop!"
             "#,
             lease.job,
             lease.token,
@@ -170,7 +200,7 @@ impl Store {
     pub async fn should_stop(&self, lease: Lease) -> Result<bool> {
         let stop = sqlx::query_scalar!(
             r#"
-            SELECT (r.cancel_requested_at IS NOT NULL OR r.failing_reason IS NOT NULL) AS "stop!"
+            SELECT release_stops(r, j.kind) AS "stop!"
             FROM job j JOIN release r ON r.id = j.release_id WHERE j.id = $1
             "#,
             lease.job,

@@ -83,10 +83,12 @@ impl Store {
     async fn views(&self, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
         let rows = sqlx::query!(
             r#"
-            SELECT r.*, (SELECT j.waiting_for FROM job j
-                         WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
-                         ORDER BY j.id LIMIT 1) AS waiting_for
-            FROM release r WHERE r.id = ANY ($1) ORDER BY r.id DESC
+            SELECT r.*, w.waiting_for AS "waiting_for?", w.waiting_reason AS "waiting_reason?"
+            FROM release r
+            LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason FROM job j
+                               WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
+                               ORDER BY j.id LIMIT 1) w ON true
+            WHERE r.id = ANY ($1) ORDER BY r.id DESC
             "#,
             ids,
         )
@@ -122,6 +124,17 @@ impl Store {
                     ended_at: row.ended_at,
                     attempts: Vec::new(),
                     cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
+                    purpose: rows::purpose(&row.purpose)?,
+                    waiting_reason: row
+                        .waiting_reason
+                        .as_deref()
+                        .filter(|_| !state.ended())
+                        .map(rows::reason)
+                        .transpose()?,
+                    on_failure: rows::on_failure(&row.on_failure)?,
+                    plan: row.plan,
+                    version: row.version,
+                    break_glass: row.break_glass,
                 })
             })
             .collect()
@@ -176,6 +189,9 @@ impl Store {
                 message: row.message,
                 old_digest: rows::digest_option(row.old_digest.as_deref())?,
                 new_digest: rows::digest_option(row.new_digest.as_deref())?,
+                wanted: rows::digest_option(row.content_digest.as_deref())?,
+                expected: row.expected,
+                order: rows::order(row.order_kind.as_deref(), row.order_value.as_deref())?,
                 ticket: row.ticket,
                 ended_at: row.ended_at,
             });

@@ -1,7 +1,6 @@
 //! A database for each test, in one cluster, with a clock that the test holds.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -9,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use colophon_domain::{Digest, ReleaseRequest, Repository, SystemEntropy, TargetRequest};
+use colophon_domain::{
+    Digest, OrderKey, Purpose, Reference, ReleaseRequest, Repository, SystemEntropy, TagKind,
+    TagRequest, TargetRequest,
+};
 use colophon_launcher::{Postgres, PostgresOptions};
 use colophon_store::{Claimed, Created, NewRelease, Store};
 use sqlx::PgPool;
@@ -20,6 +22,9 @@ static CLUSTER: OnceCell<Postgres> = OnceCell::const_new();
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+/// Locks that are waited for in a circle cost so long: more than a busy machine.
+pub(crate) const CIRCLE: Duration = Duration::from_secs(15);
 
 /// A migrated database whose clock stands still until it is moved.
 pub(crate) struct Base {
@@ -35,9 +40,11 @@ impl Base {
             .await;
         let name = format!("store{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let url = cluster.create_database(&name).await.unwrap();
+        let pool = PgPool::connect(&url).await.unwrap();
+        let patient = format!("ALTER DATABASE {name} SET deadlock_timeout = '{CIRCLE:?}'");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(patient)).execute(&pool).await.unwrap();
         let store = Store::connect(&url, 8, Arc::new(SystemEntropy)).unwrap();
         store.migrate().await.unwrap();
-        let pool = PgPool::connect(&url).await.unwrap();
         let hold = "CREATE TABLE held_clock (now timestamptz NOT NULL);
              INSERT INTO held_clock VALUES ('2026-01-01T00:00:00Z');
              CREATE OR REPLACE FUNCTION colophon_now() RETURNS timestamptz LANGUAGE sql STABLE
@@ -92,22 +99,38 @@ pub(crate) fn repository(name: &str) -> Repository {
 
 /// A request from `r.test/source`; `targets` are name, unique tags, floating tags.
 pub(crate) fn request(targets: &[(&str, &[&str], &[&str])]) -> ReleaseRequest {
-    let tags = |tags: &[&str]| tags.iter().map(|tag| tag.parse().unwrap()).collect();
-    ReleaseRequest {
-        source: "r.test/source:build".parse().unwrap(),
-        targets: targets
-            .iter()
-            .map(|(name, unique, floating)| TargetRequest {
-                repository: repository(name),
-                unique_tags: tags(unique),
-                floating_tags: tags(floating),
-            })
-            .collect(),
-        reason: "because".into(),
-        on_behalf_of: String::new(),
-        labels: BTreeMap::new(),
-        not_after: None,
-        priority: 0,
-        idempotency_key: None,
+    let of = |tags: &[&str], kind: TagKind| -> Vec<TagRequest> {
+        tags.iter().map(|tag| TagRequest::new(tag.parse().unwrap(), kind)).collect()
+    };
+    let targets = targets
+        .iter()
+        .map(|(name, unique, floating)| {
+            let mut tags = of(unique, TagKind::Unique);
+            tags.extend(of(floating, TagKind::Floating));
+            TargetRequest { repository: repository(name), tags }
+        })
+        .collect();
+    let source = "r.test/source:build".parse().unwrap();
+    ReleaseRequest { reason: "because".into(), ..ReleaseRequest::publish(source, targets) }
+}
+
+/// The same with a build number for every floating tag.
+pub(crate) fn numbered(targets: &[(&str, &[&str], &[&str])], number: u64) -> ReleaseRequest {
+    let mut request = request(targets);
+    for tag in request.targets.iter_mut().flat_map(|target| &mut target.tags) {
+        if tag.kind == TagKind::Floating {
+            tag.order = Some(OrderKey::Number(number));
+        }
     }
+    request
+}
+
+/// A rollback of one floating tag to a digest.
+pub(crate) fn rollback(name: &str, tag: &str, to: &Digest) -> ReleaseRequest {
+    let mut request = request(&[(name, &[], &[tag])]);
+    let content = Reference::digest(repository(name), to.clone());
+    request.purpose = Purpose::Rollback;
+    request.source = content.clone();
+    request.targets[0].tags[0].content = Some(content);
+    request
 }

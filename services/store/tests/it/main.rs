@@ -4,10 +4,20 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
 
 mod base;
+mod callers;
+mod cancels;
+mod freezes;
+mod hand;
+mod put_back;
 mod releases;
+mod replay;
+mod rollbacks;
+mod settling;
 mod walk;
+mod workers;
 mod world;

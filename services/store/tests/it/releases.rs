@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use colophon_domain::{CopyTotals, Failure, JobKind, Reason, Retry};
-use colophon_store::{Begun, Created, GaveUp, Lease, Look, NewRelease, Renewed};
+use colophon_store::{Begun, Created, GaveUp, Lease, Look, NewRelease, Renewed, Waiting};
 use uuid::Uuid;
 
-use crate::base::{Base, LEASE, digest, request};
+use crate::base::{Base, CIRCLE, LEASE, digest, request};
 
 const STATE: &str = "SELECT state FROM release";
 
@@ -100,7 +100,7 @@ async fn a_lost_lease_changes_nothing() {
     lost(base.store.give_up(&old, &failure, &failure).await.unwrap_err());
     lost(base.store.retry(old.lease, &failure, Duration::ZERO).await.unwrap_err());
     lost(base.store.stop(&old).await.unwrap_err());
-    base.store.wait(old.lease, "nothing", None, Duration::ZERO).await.unwrap();
+    base.store.wait(old.lease, &Waiting::on("nothing", None, Duration::ZERO)).await.unwrap();
     assert_eq!(base.store.renew(new.lease, LEASE).await.unwrap(), Renewed::Held);
     base.store.finish_copy(&new, &CopyTotals::default()).await.unwrap();
     lost(base.store.finish_copy(&new, &CopyTotals::default()).await.unwrap_err());
@@ -111,7 +111,8 @@ async fn waiting_is_no_attempt_and_a_retry_is_one() {
     let base = Base::new().await;
     base.accept(&request(&[("app", &["v1"], &[])]), &digest(1)).await;
     let job = base.claim(1).await.remove(0);
-    base.store.wait(job.lease, "vault is sealed", None, Duration::from_secs(5)).await.unwrap();
+    let sealed = Waiting::on("vault is sealed", None, Duration::from_secs(5));
+    base.store.wait(job.lease, &sealed).await.unwrap();
     assert!(base.claim(1).await.is_empty());
     assert_eq!(base.store.next_due().await.unwrap(), Some(Duration::from_secs(5)));
     base.pass(Duration::from_secs(5)).await;
@@ -165,14 +166,14 @@ async fn a_cancel_ends_what_nobody_began_and_tells_who_did() {
     assert_eq!(unknown.reason(), Reason::NotFound);
 }
 
-/// However a cancel and the workers interleave, the release ends, and either it was cancelled
-/// and no intent exists, or the cancel was refused.
+/// However a cancel and an intent interleave, one of them is first: after a cancel there is no
+/// intent, and an intent before it has its outcome before the release ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_and_an_intent_exclude_each_other() {
     let base = Base::new().await;
     for round in 0..40 {
         let mut wanted = request(&[("source", &["v1"], &[])]);
-        wanted.targets[0].unique_tags = vec![format!("v{round}").parse().unwrap()];
+        wanted.targets[0].tags[0].tag = format!("v{round}").parse().unwrap();
         let id = base.accept(&wanted, &digest(1)).await;
         let job = base.claim(1).await.remove(0);
         let step = base.store.unsettled_tags(&job).await.unwrap().remove(0);
@@ -181,15 +182,25 @@ async fn a_cancel_and_an_intent_exclude_each_other() {
             base.store.cancel_release(id, "bot", ""),
             base.store.begin_move(&step, 0, Look::now(None), second, second),
         );
-        assert_ne!(cancelled.is_ok(), begun.is_ok(), "{cancelled:?} {begun:?}");
-        if let Err(failure) = cancelled {
-            assert_eq!(failure.reason(), Reason::NotCancellable);
+        cancelled.unwrap();
+        match begun {
+            Err(failure) => {
+                assert_eq!(failure.reason(), Reason::Cancelled);
+                assert_eq!(base.store.stop(&job).await.unwrap(), GaveUp::Yes);
+            }
+            Ok(begun) => {
+                let Begun::Intent(intent) = begun else { panic!("{begun:?}") };
+                assert_eq!(base.store.stop(&job).await.unwrap(), GaveUp::NotYet);
+                let there = digest(1);
+                let look = Look::now(Some(&there));
+                base.store.finish_move(&step, &intent, look, None).await.unwrap();
+            }
         }
-        if let Err(failure) = begun {
-            assert_eq!(failure.reason(), Reason::Cancelled);
-            base.store.stop(&job).await.unwrap();
-        }
+        let left = "SELECT count(*) FROM release WHERE state <> 'CANCELLED'";
+        assert_eq!(base.count(left).await, 0);
     }
+    let open = "SELECT count(*) FROM tag_move WHERE state NOT IN ('MOVED', 'NOT_ATTEMPTED')";
+    assert_eq!(base.count(open).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,8 +268,7 @@ async fn many_targets_that_have_nothing_to_do_do_not_wait_for_each_other() {
         base.store.complete(job).await.unwrap();
     });
     futures_util::future::join_all(ends).await;
-    // A lock that is waited for in a circle costs at least a second.
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < CIRCLE, "{:?}", began.elapsed());
     assert_eq!(base.text(STATE).await.unwrap(), "SUCCEEDED");
 }
 
