@@ -1,6 +1,5 @@
-//! A copy job: brings everything below the release's digest into one target repository. Before
-//! the first byte is copied every unique tag is looked at, because a release that must fail
-//! should fail before it costs anything.
+//! A copy job: brings everything that a target's tags go to into its repository, once its release
+//! is known not to fail for its tags.
 
 use std::{
     sync::{
@@ -10,15 +9,12 @@ use std::{
     time::Duration,
 };
 
-use colophon_domain::{Access, CopyTotals, Digest, Failure, Reason, Result, TagOrDigest};
+use colophon_domain::{Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest};
 use colophon_registry::{BlobOutcome, CopyOptions, Progress};
-use colophon_store::{Claimed, UniqueTag};
-use futures_util::future::try_join_all;
+use colophon_store::Claimed;
 
 use crate::{Engine, lease::Keeper, worker::End};
 
-/// Tags that are looked at at once before a copy.
-const CHECKS_AT_ONCE: usize = 8;
 /// How often a running copy writes down how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,16 +24,13 @@ impl Engine {
         if job.late {
             return Err(expired());
         }
-        if !job.checked {
-            if let Some((tag, at)) = self.find_taken_tag(job).await? {
-                self.store.refuse(job, &tag, &at).await?;
-                return Ok(End::Done);
-            }
-            if job.several_targets {
-                self.store.mark_checked(job.release).await?;
-            }
+        if !job.checked && self.refuse_early(job).await? {
+            return Ok(End::Done);
         }
-        let totals = self.copy_content(job, keeper, false).await?;
+        let mut totals = CopyTotals::default();
+        for content in self.store.contents(job).await? {
+            add(&mut totals, self.copy_content(job, &content, keeper, false).await?);
+        }
         self.store.finish_copy(job, &totals).await?;
         Ok(End::Done)
     }
@@ -47,17 +40,21 @@ impl Engine {
     pub(crate) async fn copy_content(
         &self,
         job: &Claimed,
+        content: &Reference,
         keeper: &Keeper,
         recheck: bool,
     ) -> Result<CopyTotals> {
-        let source = self.registries.session(&job.source.repository, Access::Pull)?;
+        let TagOrDigest::Digest(digest) = &content.target else {
+            return Err(Failure::new(Reason::Internal, "content is copied by digest only"));
+        };
+        let source = self.registries.session(&content.repository, Access::Pull)?;
         let target = self.registries.session(&job.repository, Access::Push)?;
         let counter = Arc::new(Counter::default());
         let options = CopyOptions { recheck, ..CopyOptions::default() };
         let copy = colophon_registry::copy(
             &source,
             &target,
-            &job.digest,
+            digest,
             options,
             counter.clone(),
             keeper.stop().clone(),
@@ -79,30 +76,20 @@ impl Engine {
             }
         }
     }
-
-    /// The first unique tag of the release that is at another digest, with that digest.
-    async fn find_taken_tag(&self, job: &Claimed) -> Result<Option<(UniqueTag, Digest)>> {
-        let tags = self.store.unique_tags(job.release).await?;
-        for group in tags.chunks(CHECKS_AT_ONCE) {
-            let looks = try_join_all(group.iter().map(|tag| self.find_tag(tag))).await?;
-            for (tag, found) in group.iter().zip(looks) {
-                if let Some(digest) = found.filter(|digest| *digest != job.digest) {
-                    return Ok(Some((tag.clone(), digest)));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    async fn find_tag(&self, tag: &UniqueTag) -> Result<Option<Digest>> {
-        let session = self.registries.session(&tag.repository, Access::Push)?;
-        session.observe(&TagOrDigest::Tag(tag.tag.clone())).await
-    }
 }
 
 pub(crate) fn expired() -> Failure {
     Failure::new(Reason::Expired, "the time after which the release must not begin has passed")
         .remedy("publish again with a later not_after")
+}
+
+fn add(totals: &mut CopyTotals, more: CopyTotals) {
+    totals.blobs_copied += more.blobs_copied;
+    totals.blobs_present += more.blobs_present;
+    totals.blobs_mounted += more.blobs_mounted;
+    totals.bytes_copied += more.bytes_copied;
+    totals.bytes_total += more.bytes_total;
+    totals.notes.extend(more.notes);
 }
 
 /// What a running copy has moved so far.

@@ -28,15 +28,27 @@ impl Engine {
             return self.store.accepted(id).await;
         }
         self.check(request)?;
+        let mut whole = self.fill_in(request)?;
         let digest = self.resolve(&request.source).await?;
-        let new = NewRelease { principal, request, digest: &digest, fingerprint };
-        let created = self.store.create_release(&new).await?;
+        if let Some(plan) = &request.plan {
+            self.follow(plan, request, &mut whole, &digest).await?;
+        }
+        self.accept(&NewRelease { principal, request: &whole, digest: &digest, fingerprint }).await
+    }
+
+    /// Stores a release that is whole, and tells the workers.
+    pub(crate) async fn accept(&self, new: &NewRelease<'_>) -> Result<ReleaseView> {
+        let created = self.store.create_release(new).await?;
         self.wake();
-        tracing::info!(release = %created.id(), principal, source = %request.source, %digest, "release accepted");
+        tracing::info!(
+            release = %created.id(), principal = new.principal, purpose = %new.request.purpose,
+            source = %new.request.source, digest = %new.digest, "release accepted"
+        );
         self.store.accepted(created.id()).await
     }
 
-    fn check(&self, request: &ReleaseRequest) -> Result<()> {
+    /// What a release needs to be worked on at all: registries that are configured, and time.
+    pub(crate) fn check(&self, request: &ReleaseRequest) -> Result<()> {
         self.known(&request.source.repository).map_err(|failure| failure.field("source"))?;
         for (index, target) in request.targets.iter().enumerate() {
             self.known(&target.repository)
@@ -49,7 +61,7 @@ impl Engine {
         Ok(())
     }
 
-    fn known(&self, repository: &Repository) -> Result<()> {
+    pub(crate) fn known(&self, repository: &Repository) -> Result<()> {
         let host = repository.registry();
         if self.registries.knows(host) {
             return Ok(());
@@ -59,7 +71,7 @@ impl Engine {
     }
 
     /// The digest of the source. A digest needs no network.
-    async fn resolve(&self, source: &Reference) -> Result<Digest> {
+    pub(crate) async fn resolve(&self, source: &Reference) -> Result<Digest> {
         if let TagOrDigest::Digest(digest) = &source.target {
             return Ok(digest.clone());
         }

@@ -19,6 +19,7 @@ pub(crate) struct Keeper {
     until: Arc<Mutex<Instant>>,
     lost: CancellationToken,
     stop: CancellationToken,
+    keeping: tokio::sync::Mutex<()>,
     task: JoinHandle<()>,
 }
 
@@ -46,6 +47,7 @@ impl Keeper {
             until: keeper.until.clone(),
             lost: keeper.lost.clone(),
             stop: keeper.stop.clone(),
+            keeping: tokio::sync::Mutex::new(()),
             task: tokio::spawn(keeper.run()),
         }
     }
@@ -58,6 +60,11 @@ impl Keeper {
     /// Is cancelled when the release should stop.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Held while a tag of the job keeps the digest that it leaves.
+    pub(crate) fn keeping(&self) -> &tokio::sync::Mutex<()> {
+        &self.keeping
     }
 
     /// When the lease runs out unless it is renewed.

@@ -5,25 +5,35 @@
 //! never both at once: no call leaves the process while a transaction is open.
 
 mod announce;
+mod content;
 mod copy_job;
 mod create;
+mod early;
+mod fill_in;
 mod fingerprint;
+mod keep;
 mod lease;
+mod plan;
+mod plan_id;
 mod read;
 mod reconcile;
+mod rollback;
 mod settings;
+mod step;
 mod tag_job;
 mod tag_move;
+mod versions;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
 
-use colophon_domain::{Clock, Digest, Repository};
+use colophon_domain::{Clock, Digest, Entropy, Repository, TagRules};
 use colophon_registry::{Manifest, Registries};
 use colophon_store::Store;
 use moka::future::Cache;
 use tokio::sync::Notify;
 
+pub use colophon_store::Author;
 pub use settings::WorkSettings;
 pub use worker::Worker;
 
@@ -39,6 +49,8 @@ pub struct Engine {
     store: Store,
     registries: Registries,
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    rules: TagRules,
     settings: Arc<WorkSettings>,
     manifests: Cache<(Repository, Digest), Manifest>,
     /// Jobs have become claimable.
@@ -48,11 +60,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Puts the parts together.
+    /// Puts the parts together. Time and randomness are the caller's; `rules` are the tag rules of
+    /// the configuration.
     pub fn new(
         store: Store,
         registries: Registries,
-        clock: Arc<dyn Clock>,
+        (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
+        rules: TagRules,
         settings: WorkSettings,
     ) -> Self {
         let manifests = Cache::builder()
@@ -66,6 +80,8 @@ impl Engine {
             store,
             registries,
             clock,
+            entropy,
+            rules,
             settings: Arc::new(settings),
             manifests,
             jobs: Arc::default(),

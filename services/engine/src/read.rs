@@ -1,8 +1,11 @@
-//! Reading and cancelling: the store's answers, for callers whose rights were checked.
+//! Reading, cancelling, freezing and settling by hand: the store's answers, for callers whose
+//! rights were checked.
 
 use colophon_domain::{
-    EntryQuery, EntryView, ReleaseQuery, ReleaseView, Repository, Result, Tag, TagView, Visibility,
+    EntryQuery, EntryView, Failure, FreezeRequest, FreezeView, Reason, ReleaseQuery, ReleaseView,
+    Repository, Result, Settlement, Tag, TagView, Visibility,
 };
+use colophon_store::Author;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -24,6 +27,55 @@ impl Engine {
         self.store.cancel_release(id, by, reason).await?;
         tracing::info!(release = %id, by, "release cancelled");
         Ok(())
+    }
+
+    /// Stops moves for a time. When this returns, no move begins any more that is covered.
+    pub async fn freeze(&self, by: &str, request: &FreezeRequest) -> Result<FreezeView> {
+        let id = self.store.create_freeze(by, request).await?;
+        tracing::warn!(freeze = %id, by, pattern = %request.pattern, until = %request.ends_at, "moves are frozen");
+        self.expect_freeze(id).await
+    }
+
+    /// One freeze.
+    pub async fn find_freeze(&self, id: Uuid) -> Result<Option<FreezeView>> {
+        self.store.freeze(id).await
+    }
+
+    /// The freezes that hold, newest first, and on request those that have ended.
+    pub async fn freezes(&self, include_ended: bool) -> Result<Vec<FreezeView>> {
+        self.store.freezes(include_ended).await
+    }
+
+    /// Ends a freeze before its time; releases that waited for it go on.
+    pub async fn lift(&self, by: &str, id: Uuid, reason: &str) -> Result<FreezeView> {
+        self.store.lift_freeze(id, by, reason).await?;
+        self.wake();
+        tracing::warn!(freeze = %id, by, "a freeze was lifted");
+        self.expect_freeze(id).await
+    }
+
+    async fn expect_freeze(&self, id: Uuid) -> Result<FreezeView> {
+        self.store
+            .freeze(id)
+            .await?
+            .ok_or_else(|| Failure::new(Reason::NotFound, format!("there is no freeze {id}")))
+    }
+
+    /// Writes by hand what became of an interrupted move.
+    pub async fn settle(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        settlement: Settlement,
+        author: &Author,
+    ) -> Result<TagView> {
+        self.store.settle_by_hand(repository, tag, settlement, author).await?;
+        self.wake();
+        tracing::warn!(
+            reference = %format_args!("{repository}:{tag}"), by = author.principal, %settlement,
+            "an interrupted move was settled by hand"
+        );
+        self.store.tag_at(repository, tag, None).await
     }
 
     /// What a tag pointed to, now or at a time.

@@ -16,7 +16,7 @@ const BATCH: i64 = 8;
 /// How long a registry may take to answer; well below the hold.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a taken intent is ours; a reconciler that dies leaves it to the next one.
-const HOLD: Duration = Duration::from_secs(15);
+pub(crate) const HOLD: Duration = Duration::from_secs(15);
 /// The pause after a registry could not be asked.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -53,7 +53,7 @@ impl Engine {
         Ok(next.map_or(rest, |next| next.min(rest)).max(Duration::from_millis(10)))
     }
 
-    async fn resolve_one(&self, due: DueIntent) {
+    pub(crate) async fn resolve_one(&self, due: DueIntent) {
         let reference = format!("{}:{}", due.repository, due.tag);
         let result =
             tokio::time::timeout(LOOK_TIMEOUT, self.look(&due)).await.unwrap_or_else(|_| {

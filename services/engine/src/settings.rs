@@ -5,6 +5,9 @@ use std::time::Duration;
 use colophon_domain::{Failure, Result};
 use serde::Deserialize;
 
+/// Tags of one job that are looked at or moved at once.
+const TAGS_AT_ONCE: usize = 4;
+
 /// Settings of the worker, TOML `[worker]`. Times are written like `30s` or `5m`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +37,10 @@ pub struct WorkSettings {
     /// The longest pause between attempts.
     #[serde(with = "humantime_serde")]
     pub backoff_max: Duration,
+    /// Tags of one job that are looked at or moved at once. Not in the configuration: it is for
+    /// whoever must know which request comes next.
+    #[serde(skip)]
+    pub tags_at_once: usize,
 }
 
 impl Default for WorkSettings {
@@ -48,6 +55,7 @@ impl Default for WorkSettings {
             max_attempts: 8,
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
+            tags_at_once: TAGS_AT_ONCE,
         }
     }
 }

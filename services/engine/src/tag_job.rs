@@ -1,31 +1,36 @@
 //! A tag job: one target's tags of one phase. Each tag is settled on its own, so that one that
 //! cannot be moved does not hide what became of the others.
 
-use colophon_domain::{Access, Failure, Reason, Result, Retry};
-use colophon_store::{Claimed, Outcome};
+use colophon_domain::{Access, Failure, JobKind, Reason, Result, Retry};
+use colophon_store::{Claimed, Outcome, Waiting};
 use futures_util::future::join_all;
 
 use crate::{Engine, copy_job::expired, lease::Keeper, tag_move::TagEnd, worker::End};
 
-/// Tags of one job that are moved at once.
-const TAGS_AT_ONCE: usize = 4;
-
 impl Engine {
     pub(crate) async fn tag_job(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
-        let steps = self.store.unsettled_tags(job).await?;
+        let mut steps = self.store.unsettled_tags(job).await?;
         if steps.is_empty() {
             self.store.complete(job).await?;
             return Ok(End::Done);
         }
         self.attempts_left(job)?;
         // Looked at here too, and not only with each intent: a job that waits for Vault or for a
-        // registry never comes that far.
-        if job.late {
+        // registry never comes that far. What was moved is put back, however late it is.
+        if job.late && !job.restores() {
             return Err(expired());
         }
+        // A release within one repository begins here, without a copy.
+        let first = job.kind == JobKind::Unique && job.guarded && !job.checked;
+        if first && self.refuse_early(job).await? {
+            return Ok(End::Done);
+        }
         let session = self.registries.session(&job.repository, Access::Push)?;
+        if !job.restores() {
+            self.look_for_versions(&session, &mut steps).await?;
+        }
         let mut ends = Vec::with_capacity(steps.len());
-        for group in steps.chunks(TAGS_AT_ONCE) {
+        for group in steps.chunks(self.settings.tags_at_once.max(1)) {
             let moves = group.iter().map(|step| self.settle_tag(job, step, &session, keeper));
             ends.extend(join_all(moves).await);
         }
@@ -42,14 +47,14 @@ impl Engine {
 /// else the failure that weighs most, else the longest wait; `None` if each was settled and none
 /// was the last.
 fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
-    let mut wait: Option<End> = None;
+    let mut wait: Option<Waiting> = None;
     let mut failure: Option<Failure> = None;
     for end in ends {
         match end {
             Ok(TagEnd::Settled(Outcome::JobDone)) => return Ok(Some(End::Done)),
             Ok(TagEnd::Settled(_)) => {}
             Ok(TagEnd::Wait(next)) => {
-                if wait.as_ref().is_none_or(|held| held.delay() < next.delay()) {
+                if wait.as_ref().is_none_or(|held| held.delay < next.delay) {
                     wait = Some(next);
                 }
             }
@@ -65,7 +70,7 @@ fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
         (Some(failure), _) if failure.reason() == Reason::LeaseLost => Err(failure),
         (Some(failure), None) => Err(failure),
         // An outcome that is awaited must be known before the job can fail.
-        (_, wait) => Ok(wait),
+        (_, wait) => Ok(wait.map(End::Wait)),
     }
 }
 
@@ -85,18 +90,14 @@ mod tests {
     use super::*;
 
     fn wait(seconds: u64) -> TagEnd {
-        TagEnd::Wait(End::Wait {
-            waiting_for: String::new(),
-            blocked_by: None,
-            delay: Duration::from_secs(seconds),
-        })
+        TagEnd::Wait(Waiting::on("", None, Duration::from_secs(seconds)))
     }
 
     #[test]
     fn an_awaited_outcome_comes_before_a_failure() {
         let failed = || Err(Failure::new(Reason::RegistryDenied, "no"));
         assert!(
-            matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(Some(End::Wait { delay, .. })) if delay.as_secs() == 3)
+            matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(Some(End::Wait(held))) if held.delay.as_secs() == 3)
         );
         assert!(
             matches!(combine(vec![failed(), Ok(TagEnd::Settled(Outcome::JobGoesOn))]), Err(f) if f.reason() == Reason::RegistryDenied)

@@ -5,11 +5,13 @@
 
 use std::time::{Duration, Instant};
 
-use colophon_domain::{Decision, Digest, Failure, Reason, Result, Retry, TagOrDigest, decide};
+use colophon_domain::{
+    Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagOrDigest,
+};
 use colophon_registry::{Manifest, PutError, Session};
-use colophon_store::{Begun, Blocker, Claimed, Intent, Look, Move, Outcome};
+use colophon_store::{Begun, Blocker, Claimed, Intent, Look, Move, Outcome, Waiting};
 
-use crate::{Engine, lease::Keeper, worker::End};
+use crate::{Engine, lease::Keeper};
 
 /// How often a tag is looked at again because somebody wrote about it in between.
 const LOOKS: usize = 50;
@@ -17,6 +19,8 @@ const LOOKS: usize = 50;
 const STALE_PAUSE: Duration = Duration::from_millis(50);
 /// How often a job looks whether the reference that blocks it is free, without a hint.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
+/// How often a job looks whether a freeze still holds, without a hint.
+const FREEZE_POLL: Duration = Duration::from_secs(15);
 
 /// What became of one tag in this attempt.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ pub(crate) enum TagEnd {
     /// It is settled.
     Settled(Outcome),
     /// Its turn has not come, or its outcome is not known yet.
-    Wait(End),
+    Wait(Waiting),
 }
 
 impl Engine {
@@ -61,10 +65,23 @@ impl Engine {
             if let Some(blocker) = &head.blocker {
                 return Ok(TagEnd::Wait(self.blocked(step, blocker)));
             }
+            if let Some(frozen) = head.frozen.as_ref().filter(|_| !step.terms.break_glass) {
+                let delay = frozen.ends_in.min(FREEZE_POLL);
+                return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
+            }
             let asked = Instant::now();
             let observed = observe(session, step).await?;
-            let decision =
-                decide(step.kind, &step.wanted, observed.as_ref(), step.ticket, head.state);
+            let decision = step.decide(observed.as_ref(), &head.state);
+            if let (Decision::Leave(_, reason), Some(holder)) = (decision, head.holder)
+                && yields(reason)
+            {
+                let text = format!("release {holder}, which holds the tag and has not ended");
+                let of = (&step.repository, &step.tag);
+                // Two that wait for each other must not look at the same moments: one has to see
+                // that the other one waits.
+                let delay = BLOCKED_POLL.mul_f64(0.5 + self.entropy.fraction());
+                return Ok(TagEnd::Wait(Waiting::on_reference(text, of, delay)));
+            }
             if decision != Decision::Move {
                 let look = Look::since(observed.as_ref(), asked);
                 let outcome = self.store.settle_without_move(step, head.tag_seq, look).await?;
@@ -73,8 +90,11 @@ impl Engine {
                 }
                 return Ok(TagEnd::Settled(outcome));
             }
+            if let Some(end) = self.keep(job, step, observed.as_ref(), session, keeper).await? {
+                return Ok(end);
+            }
             // Read before the intent: what cannot be read must not leave an intent behind.
-            let manifest = self.manifest(session, &step.wanted).await?;
+            let manifest = self.manifest_of(job, step, session, keeper).await?;
             let begun = Instant::now();
             let window = keeper.put_window(self.settings.put_timeout)?;
             // The reconciler, too, gives the registry its time to show what it has accepted.
@@ -88,7 +108,8 @@ impl Engine {
                         Sent::ContentMissing if !recopied => {
                             // The registry has collected what was copied; once is an accident.
                             recopied = true;
-                            self.copy_content(job, keeper, true).await?;
+                            let from = self.source_of(step).await?;
+                            self.copy_content(job, &from, keeper, true).await?;
                         }
                         Sent::ContentMissing => {
                             return Err(content_missing(step));
@@ -211,16 +232,12 @@ impl Engine {
         let end = match &head.blocker {
             Some(blocker) => self.blocked(step, blocker),
             // Somebody has looked already.
-            None => End::Wait {
-                waiting_for: "the next attempt".to_owned(),
-                blocked_by: None,
-                delay: Duration::ZERO,
-            },
+            None => Waiting::on("the next attempt", None, Duration::ZERO),
         };
         Ok(Sent::Ended(TagEnd::Wait(end)))
     }
 
-    fn blocked(&self, step: &Move, blocker: &Blocker) -> End {
+    fn blocked(&self, step: &Move, blocker: &Blocker) -> Waiting {
         let reference = format!("{}:{}", step.repository, step.tag);
         let (waiting_for, delay) = if blocker.tag_move == step.tag_move {
             // The reconciler wakes the job; the pause is for when it cannot.
@@ -229,8 +246,34 @@ impl Engine {
         } else {
             (format!("release {}, which is moving {reference}", blocker.release), BLOCKED_POLL)
         };
-        let blocked_by = Some((step.repository.clone(), step.tag.clone()));
-        End::Wait { waiting_for, blocked_by, delay }
+        Waiting::on_reference(waiting_for, (&step.repository, &step.tag), delay)
+    }
+
+    /// Where a tag's content is copied from when the target has lost it.
+    async fn source_of(&self, step: &Move) -> Result<Reference> {
+        if is_return(step) {
+            return self.find_elsewhere(&step.repository, &step.wanted).await;
+        }
+        Ok(step.source.clone())
+    }
+
+    /// The manifest to put under a tag. A digest that a tag goes back to may be gone: registries
+    /// delete what has no tag. Then it is copied back from wherever the ledger has seen it.
+    async fn manifest_of(
+        &self,
+        job: &Claimed,
+        step: &Move,
+        session: &Session,
+        keeper: &Keeper,
+    ) -> Result<Manifest> {
+        match self.manifest(session, &step.wanted).await {
+            Err(failure) if is_return(step) && failure.reason() == Reason::SourceGone => {
+                let place = self.find_elsewhere(&step.repository, &step.wanted).await?;
+                self.copy_content(job, &place, keeper, true).await?;
+                self.manifest(session, &step.wanted).await
+            }
+            found => found,
+        }
     }
 
     /// The manifest to put under a tag, from the target itself: its content is there by now.
@@ -259,6 +302,23 @@ enum Sent {
 
 async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
     session.observe(&TagOrDigest::Tag(step.tag.clone())).await
+}
+
+/// Whether a tag goes to what it was, or stays at it: then its content is not the release's.
+fn is_return(step: &Move) -> bool {
+    step.restore.is_some() || step.retention || step.terms.purpose == Purpose::Rollback
+}
+
+/// Whether a tag is left for a reason that is gone if the release that holds it is put back.
+fn yields(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Superseded
+            | Reason::OrderRegression
+            | Reason::OrderKeyMismatch
+            | Reason::NotHighest
+            | Reason::PlanChanged
+    )
 }
 
 /// Whether the same question may have an answer a moment later.

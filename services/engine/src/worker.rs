@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use colophon_domain::{Failure, JobKind, Reason, Repository, Result, Retry, Tag};
-use colophon_store::{Claimed, GaveUp};
+use colophon_domain::{Failure, JobKind, Reason, Result, Retry};
+use colophon_store::{Claimed, GaveUp, Waiting};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -21,28 +21,23 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The pause before the end of an attempt is written once more.
 const END_PAUSE: Duration = Duration::from_millis(500);
 
+/// So many times the attempts of another job has one that puts tags back: about ten hours by
+/// default.
+const RESTORE_PATIENCE: i32 = 16;
+
 /// How an attempt ended that did not fail.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The job is done, and the store knows.
     Done,
     /// The job goes back into the queue; that is no attempt.
-    Wait { waiting_for: String, blocked_by: Option<(Repository, Tag)>, delay: Duration },
-}
-
-impl End {
-    pub(crate) fn delay(&self) -> Duration {
-        match self {
-            Self::Done => Duration::ZERO,
-            Self::Wait { delay, .. } => *delay,
-        }
-    }
+    Wait(Waiting),
 }
 
 /// A worker. Any number of them, in any number of processes, share one queue.
 pub struct Worker {
-    engine: Engine,
-    name: String,
+    pub(crate) engine: Engine,
+    pub(crate) name: String,
 }
 
 impl Worker {
@@ -93,6 +88,8 @@ impl Worker {
         tasks.spawn(async move { engine.listen(token).await });
         let (engine, token) = (self.engine.clone(), shutdown.clone());
         tasks.spawn(async move { engine.reap(token).await });
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.prune(token).await });
         tasks
     }
 
@@ -178,7 +175,7 @@ impl Engine {
     }
 
     /// One attempt of one job.
-    async fn work(&self, job: Claimed, asked: Instant, drain: &CancellationToken) {
+    pub(crate) async fn work(&self, job: Claimed, asked: Instant, drain: &CancellationToken) {
         let length = self.settings.lease;
         let copies = job.kind == JobKind::Copy;
         let until = asked + length;
@@ -190,11 +187,11 @@ impl Engine {
                 tracing::warn!(job = job.lease.job, release = %job.release, "the lease was lost");
                 return;
             }
-            () = drain.cancelled() => Ok(End::Wait {
-                waiting_for: "another worker: this one was stopped".to_owned(),
-                blocked_by: None,
-                delay: Duration::ZERO,
-            }),
+            () = drain.cancelled() => Ok(End::Wait(Waiting::on(
+                "another worker: this one was stopped",
+                None,
+                Duration::ZERO,
+            ))),
         };
         self.write_end(&job, &result, &keeper).await;
         self.wake();
@@ -219,10 +216,17 @@ impl Engine {
 
     /// Refuses to begin an attempt beyond the last one.
     pub(crate) fn attempts_left(&self, job: &Claimed) -> Result<()> {
-        if job.failures < i32::from(self.settings.max_attempts) {
+        if job.failures < self.most_attempts(job) {
             return Ok(());
         }
         Err(exhausted(None))
+    }
+
+    /// A tag that should not be where it is deserves more patience: what made the release fail may
+    /// well keep it from being put back for a while.
+    fn most_attempts(&self, job: &Claimed) -> i32 {
+        let patience = if job.restores() { RESTORE_PATIENCE } else { 1 };
+        i32::from(self.settings.max_attempts).saturating_mul(patience)
     }
 
     async fn attempt(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
@@ -231,17 +235,16 @@ impl Engine {
         }
         match job.kind {
             JobKind::Copy => self.copy_job(job, keeper).await,
-            JobKind::Unique | JobKind::Floating => self.tag_job(job, keeper).await,
+            JobKind::Unique | JobKind::Floating | JobKind::Restore => {
+                self.tag_job(job, keeper).await
+            }
         }
     }
 
     async fn end(&self, job: &Claimed, result: &Result<End>) -> Result<()> {
         let failure = match result {
             Ok(End::Done) => return Ok(()),
-            Ok(End::Wait { waiting_for, blocked_by, delay }) => {
-                let blocked_by = blocked_by.as_ref().map(|(repository, tag)| (repository, tag));
-                return self.store.wait(job.lease, waiting_for, blocked_by, *delay).await;
-            }
+            Ok(End::Wait(waiting)) => return self.store.wait(job.lease, waiting).await,
             Err(failure) => failure,
         };
         tracing::info!(
@@ -255,11 +258,12 @@ impl Engine {
             (_, Retry::Wait(pause)) => {
                 let pause = pause
                     .max(Duration::from_millis(200))
-                    .mul_f64(1.0 + rand::random::<f64>() / 5.0);
-                self.store.wait(job.lease, failure.message(), None, pause).await
+                    .mul_f64(1.0 + self.entropy.fraction() / 5.0);
+                let waiting = Waiting::on(failure.message(), Some(failure.reason()), pause);
+                self.store.wait(job.lease, &waiting).await
             }
-            (_, Retry::Backoff) if attempt + 1 < u32::from(self.settings.max_attempts) => {
-                let pause = self.settings.backoff(attempt, rand::random());
+            (_, Retry::Backoff) if job.failures + 1 < self.most_attempts(job) => {
+                let pause = self.settings.backoff(attempt, self.entropy.fraction());
                 self.store.retry(job.lease, failure, pause).await
             }
             (_, Retry::Backoff) => {
@@ -278,7 +282,9 @@ impl Engine {
             GaveUp::Yes => Ok(()),
             GaveUp::NotYet => {
                 let text = "the outcome of an interrupted move";
-                self.store.wait(job.lease, text, None, self.settings.poll_interval).await
+                let reason = Some(Reason::OutcomeUnknown);
+                let waiting = Waiting::on(text, reason, self.settings.poll_interval);
+                self.store.wait(job.lease, &waiting).await
             }
         }
     }

@@ -1,0 +1,271 @@
+//! A plan: what a release would do now. The same rules are asked as when a tag's turn comes;
+//! nothing is stored, nothing is moved.
+
+use std::time::Duration;
+
+use colophon_domain::{
+    Access, Ask, Decision, Digest, Expected, Failure, HeadState, Obstacle, PlanView,
+    PlannedPublication, PlannedTag, Reason, Reference, ReleaseRequest, Result, Retry, TagKind,
+    TagMoveState, TagOrDigest, TagRequest, TargetRequest, Version, decide, explain,
+};
+use colophon_registry::{Session, measure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::{
+    Engine,
+    plan_id::{PLAN_HOLDS, Planned, expiry},
+};
+
+/// Tags of one target that are looked at together.
+const TAGS_AT_ONCE: usize = 8;
+/// Targets that are looked at together.
+const TARGETS_AT_ONCE: usize = 4;
+/// How long one target may take; what is not known then is said as an obstacle.
+const TARGET_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Engine {
+    /// What a release would do now.
+    pub async fn plan(&self, request: &ReleaseRequest) -> Result<PlanView> {
+        self.check(request)?;
+        let whole = self.fill_in(request)?;
+        let digest = self.resolve(&request.source).await?;
+        let content = Reference::digest(request.source.repository.clone(), digest.clone());
+        let targets = whole.targets.iter();
+        let looks: Vec<_> =
+            targets.map(|target| self.plan_target(&whole, target, &content, &digest)).collect();
+        let publications: Vec<PlannedPublication> =
+            stream::iter(looks).buffered(TARGETS_AT_ONCE).collect().await;
+        let created_at = self.clock.now();
+        let expires_at = created_at + PLAN_HOLDS;
+        let expires_at = expires_at.replace_nanosecond(0).unwrap_or(expires_at);
+        let tags: Vec<_> =
+            publications.iter().map(|it| (&it.repository, it.tags.as_slice())).collect();
+        // What could not be looked at cannot be held to.
+        let whole_tags = |(planned, asked): (&PlannedPublication, &TargetRequest)| {
+            planned.tags.len() == asked.tags.len()
+        };
+        let complete = publications.iter().zip(&whole.targets).all(whole_tags);
+        let planned = Planned { request, digest: &digest, tags: &tags };
+        let id = if complete { planned.id(expires_at) } else { String::new() };
+        Ok(PlanView {
+            id,
+            source: request.source.clone(),
+            digest,
+            publications,
+            created_at,
+            expires_at,
+        })
+    }
+
+    /// Makes a release follow a plan: what the plan showed must be so still, and each tag must be
+    /// where it was when its turn comes.
+    pub(crate) async fn follow(
+        &self,
+        plan: &str,
+        request: &ReleaseRequest,
+        whole: &mut ReleaseRequest,
+        digest: &Digest,
+    ) -> Result<()> {
+        let expires_at = expiry(plan, self.clock.now())?;
+        let mut asked = Vec::with_capacity(whole.targets.len());
+        for target in &whole.targets {
+            asked.push(self.plan_tags(whole, target, digest));
+        }
+        let looks = stream::iter(asked).buffered(TARGETS_AT_ONCE).try_collect();
+        let looks: Vec<Vec<PlannedTag>> =
+            tokio::time::timeout(TARGET_TIMEOUT, looks).await.unwrap_or_else(|_| {
+                Err(Failure::new(
+                    Reason::RegistryUnavailable,
+                    "the registries did not answer in time to compare the plan",
+                )
+                .retry(Retry::Backoff))
+            })?;
+        let repositories = whole.targets.iter().map(|target| &target.repository);
+        let tags: Vec<_> = repositories.zip(looks.iter().map(Vec::as_slice)).collect();
+        if (Planned { request, digest, tags: &tags }).id(expires_at) != plan {
+            return Err(Failure::new(
+                Reason::PlanChanged,
+                "what the plan showed is not what would happen now, or the request is not the one \
+                 that was planned",
+            )
+            .field("plan")
+            .remedy("make a new plan with exactly these options, and look at what is different"));
+        }
+        for (target, seen) in whole.targets.iter_mut().zip(looks) {
+            for (tag, planned) in target.tags.iter_mut().zip(seen) {
+                hold(tag, planned)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_target(
+        &self,
+        whole: &ReleaseRequest,
+        target: &TargetRequest,
+        content: &Reference,
+        digest: &Digest,
+    ) -> PlannedPublication {
+        let mut planned = PlannedPublication {
+            repository: target.repository.clone(),
+            tags: Vec::new(),
+            copy_from: None,
+            manifests: 0,
+            blobs: 0,
+            bytes: 0,
+            notes: Vec::new(),
+            obstacles: Vec::new(),
+        };
+        let looked = tokio::time::timeout(TARGET_TIMEOUT, async {
+            match self.plan_tags(whole, target, digest).await {
+                Ok(tags) => planned.tags = tags,
+                Err(failure) => planned.obstacles.push(Obstacle::from(&failure)),
+            }
+            self.plan_permissions(whole, target, &mut planned).await;
+            if let Err(failure) = self.plan_copy(target, content, digest, &mut planned).await {
+                planned.obstacles.push(Obstacle::from(&failure));
+            }
+        });
+        if looked.await.is_err() {
+            planned.obstacles.push(Obstacle {
+                reason: Reason::Timeout,
+                message: format!("{} did not answer in time; plan again", target.repository),
+            });
+        }
+        planned
+    }
+
+    /// What would become of each tag of a target.
+    async fn plan_tags(
+        &self,
+        whole: &ReleaseRequest,
+        target: &TargetRequest,
+        digest: &Digest,
+    ) -> Result<Vec<PlannedTag>> {
+        let session = self.registries.session(&target.repository, Access::Push)?;
+        let lines: Vec<_> = target.tags.iter().filter_map(|tag| tag.line).collect();
+        let own = whole.version.as_ref().map(|asked| &asked.version);
+        let highest = match own {
+            Some(own) if !lines.is_empty() => Some(self.highest(&session, lines, own).await?),
+            _ => None,
+        };
+        let mut looks = Vec::with_capacity(target.tags.len());
+        for tag in &target.tags {
+            let line = tag.line.as_ref().zip(highest.as_ref());
+            let above = line.and_then(|(line, highest)| highest.of(line));
+            looks.push(self.plan_tag(whole, &session, tag, digest, above));
+        }
+        stream::iter(looks).buffered(TAGS_AT_ONCE).try_collect().await
+    }
+
+    async fn plan_tag(
+        &self,
+        whole: &ReleaseRequest,
+        session: &Session,
+        tag: &TagRequest,
+        digest: &Digest,
+        highest: Option<&Version>,
+    ) -> Result<PlannedTag> {
+        let old = session.observe(&TagOrDigest::Tag(tag.tag.clone())).await?;
+        let (outcome, reason, message) = if let Some((reason, message)) = &tag.kept {
+            (TagMoveState::Kept, Some(*reason), message.clone())
+        } else {
+            let head = self.store.head_state(session.repository(), &tag.tag).await?;
+            let ask = Ask {
+                kind: tag.kind,
+                purpose: whole.purpose,
+                wanted: digest,
+                expected: tag.expected.as_ref(),
+                planned: false,
+                // Accepted later than everything that is there.
+                ticket: (tag.kind == TagKind::Floating).then_some(i64::MAX),
+                order: tag.order.as_ref(),
+                if_older: tag.if_older,
+                allow_backward: whole.allow_backward,
+                highest,
+            };
+            foresee(&ask, &format!("{}:{}", session.repository(), tag.tag), old.as_ref(), &head)
+        };
+        let new = if outcome == TagMoveState::Moved {
+            digest.clone()
+        } else {
+            old.clone().unwrap_or_else(|| digest.clone())
+        };
+        let (tag, kind) = (tag.tag.clone(), tag.kind);
+        Ok(PlannedTag { tag, kind, old, new, outcome, reason, message })
+    }
+
+    /// Whether the target would let us write, and whether a freeze is in force.
+    async fn plan_permissions(
+        &self,
+        whole: &ReleaseRequest,
+        target: &TargetRequest,
+        planned: &mut PlannedPublication,
+    ) {
+        let write =
+            async { self.registries.session(&target.repository, Access::Push)?.preflight().await };
+        if let Err(failure) = write.await {
+            planned.obstacles.push(Obstacle::from(&failure));
+        }
+        if whole.break_glass {
+            return;
+        }
+        match self.store.frozen(&target.repository).await {
+            Ok(None) => {}
+            Ok(Some(frozen)) => planned.obstacles.push(Obstacle {
+                reason: Reason::Frozen,
+                message: format!("the release would wait for the end of {}", frozen.what),
+            }),
+            Err(failure) => planned.obstacles.push(Obstacle::from(&failure)),
+        }
+    }
+
+    /// What would be copied to the target.
+    async fn plan_copy(
+        &self,
+        target: &TargetRequest,
+        content: &Reference,
+        digest: &Digest,
+        planned: &mut PlannedPublication,
+    ) -> Result<()> {
+        let source = self.registries.session(&content.repository, Access::Pull)?;
+        let session = self.registries.session(&target.repository, Access::Push)?;
+        let need = measure(&source, &session, digest).await?;
+        (planned.manifests, planned.blobs, planned.bytes) =
+            (need.manifests, need.blobs, need.bytes);
+        planned.copy_from = (need.manifests > 0).then(|| content.clone());
+        planned.notes = need.notes;
+        Ok(())
+    }
+}
+
+/// Holds a tag to what the plan showed of it.
+fn hold(tag: &mut TagRequest, planned: PlannedTag) -> Result<()> {
+    match (planned.outcome, planned.reason) {
+        // It stays, also if nothing would keep it any more when its turn comes.
+        (TagMoveState::Kept, Some(reason)) => tag.kept = Some((reason, planned.message)),
+        (state, Some(reason)) if !state.good() => {
+            return Err(Failure::new(reason, planned.message)
+                .field("plan")
+                .remedy("the plan showed that this stands against it"));
+        }
+        _ => tag.expected = Some(Expected::from(planned.old)),
+    }
+    Ok(())
+}
+
+/// What the rules say of a tag now: the state in which it would end, and why.
+fn foresee(
+    ask: &Ask<'_>,
+    reference: &str,
+    old: Option<&Digest>,
+    head: &HeadState,
+) -> (TagMoveState, Option<Reason>, String) {
+    match decide(ask, old, head) {
+        Decision::Move => (TagMoveState::Moved, None, String::new()),
+        Decision::Unchanged => (TagMoveState::Unchanged, None, String::new()),
+        Decision::Leave(state, reason) => {
+            (state, Some(reason), explain(reason, reference, ask, old, head))
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The engine as a whole, on a real PostgreSQL, with registries and workers that a simulation
+//! drives one request at a time.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod base;
+mod ends;
+mod foreign;
+mod incidents;
+mod model;
+mod pruning;
+mod registry;
+mod releases;
+mod requests;
+mod rules;
+mod simulation;
+mod walk;
+mod world;

@@ -1,0 +1,249 @@
+//! What the model knows of one tag and of one release, and the rules by which a tag may move,
+//! written down a second time and without looking at the product's.
+
+use std::{cmp::Ordering, collections::BTreeMap};
+
+use colophon_domain::{OnFailure, OrderKey, Purpose, TagKind, TagMoveState};
+use uuid::Uuid;
+
+use crate::registry::Key;
+
+/// Who holds a tag.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holder {
+    pub(crate) ticket: i64,
+    pub(crate) order: Option<OrderKey>,
+    pub(crate) mover: Option<Uuid>,
+}
+
+/// A move that is under way.
+#[derive(Debug, Clone)]
+pub(crate) struct Open {
+    pub(crate) intent: Uuid,
+    pub(crate) release: Uuid,
+    pub(crate) purpose: String,
+    pub(crate) old: Option<String>,
+    pub(crate) new: Option<String>,
+    /// No PUT is sent after this.
+    pub(crate) deadline: i64,
+    /// No PUT can be in the network after this.
+    pub(crate) until: i64,
+    /// Nobody looks before this.
+    pub(crate) resolve_after: i64,
+    /// Who held the tag; if it is put back, who holds it then.
+    before: Holder,
+}
+
+/// One tag as the ledger tells it.
+#[derive(Debug, Default)]
+pub(crate) struct TagModel {
+    pub(crate) seq: i64,
+    pub(crate) digest: Option<String>,
+    pub(crate) holder: Holder,
+    pub(crate) open: Option<Open>,
+    /// The tickets of accepted rollbacks that brought the tag back, or still may.
+    pub(crate) barriers: BTreeMap<Uuid, i64>,
+    /// Somebody else has changed it since the newest entry.
+    pub(crate) touched: bool,
+}
+
+/// One tag of a release as it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wish {
+    pub(crate) kind: TagKind,
+    pub(crate) ticket: i64,
+    pub(crate) order: Option<OrderKey>,
+    pub(crate) expected: Option<String>,
+    pub(crate) wanted: String,
+    /// What a plan showed: where the tag is, and what becomes of it.
+    pub(crate) planned: Option<(Option<String>, TagMoveState)>,
+}
+
+/// A move of a release that was made: where the tag was, and who held it.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    pub(crate) old: Option<String>,
+    pub(crate) before: Holder,
+}
+
+/// A release as it was accepted.
+#[derive(Debug, Clone)]
+pub(crate) struct Accepted {
+    pub(crate) purpose: Purpose,
+    pub(crate) allow_backward: bool,
+    pub(crate) break_glass: bool,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) cancelled: bool,
+    pub(crate) wishes: BTreeMap<Key, Wish>,
+    pub(crate) made: BTreeMap<Key, Made>,
+}
+
+impl Accepted {
+    /// Why this release must not take the tag now, if it must not.
+    fn forbidden(&self, wish: &Wish, tag: &TagModel) -> Option<String> {
+        if wish.kind == TagKind::Unique {
+            return None;
+        }
+        if let Some(barrier) = tag.barriers.values().find(|barrier| wish.ticket < **barrier) {
+            return Some(format!("ticket {} is behind a rollback's {barrier}", wish.ticket));
+        }
+        let held = &tag.holder;
+        let compared = match (&wish.order, &held.order) {
+            _ if self.purpose == Purpose::Rollback => None,
+            (Some(own), Some(last)) => own.compare(last),
+            _ => None,
+        };
+        let late = wish.ticket < held.ticket;
+        match compared {
+            Some(Ordering::Greater) => None,
+            Some(Ordering::Less) if !self.allow_backward => {
+                Some(format!("{:?} is older than {:?}", wish.order, held.order))
+            }
+            None if held.order.is_some()
+                && !self.allow_backward
+                && self.purpose == Purpose::Publish =>
+            {
+                Some(format!("{:?} cannot be compared with {:?}", wish.order, held.order))
+            }
+            _ => late.then(|| format!("ticket {} is behind {}", wish.ticket, held.ticket)),
+        }
+    }
+
+    /// Whether the tag goes behind a newer build, which the ledger has to say.
+    pub(crate) fn goes_back(&self, key: &Key, tag: &TagModel) -> bool {
+        let wish = &self.wishes[key];
+        let Some(last) = tag.holder.order.as_ref().filter(|_| wish.kind == TagKind::Floating)
+        else {
+            return false;
+        };
+        let compared = wish.order.as_ref().and_then(|own| own.compare(last));
+        self.purpose == Purpose::Publish
+            && !matches!(compared, Some(Ordering::Equal | Ordering::Greater))
+    }
+
+    /// Whether the tag may go behind a version that the registry knows.
+    pub(crate) fn may_regress(&self, key: &Key) -> bool {
+        let order = &self.wishes[key].order;
+        self.allow_backward && matches!(order, Some(OrderKey::Semver(_)))
+    }
+
+    /// Who holds the tag after this release took it.
+    fn taken(&self, id: Uuid, wish: &Wish, tag: &TagModel) -> Holder {
+        let order = match self.purpose {
+            Purpose::Rollback => tag.holder.order.clone(),
+            Purpose::Publish if self.allow_backward => wish.order.clone(),
+            Purpose::Publish => wish.order.clone().or_else(|| tag.holder.order.clone()),
+        };
+        Holder { ticket: wish.ticket.max(tag.holder.ticket), order, mover: Some(id) }
+    }
+}
+
+/// The times that the engine was set up with, in milliseconds.
+pub(crate) const PUT: i64 = 600_000;
+pub(crate) const GRACE: i64 = 60_000;
+pub(crate) const CONSISTENCY: i64 = 600_000;
+
+impl TagModel {
+    /// An intent was committed at `now`.
+    pub(crate) fn begin(
+        &mut self,
+        key: &Key,
+        (intent, now): (Uuid, i64),
+        (id, release): (Uuid, &Accepted),
+        (purpose, new): (&str, Option<String>),
+        back: Option<Made>,
+    ) {
+        assert!(self.open.is_none(), "{key:?}: two intents at once");
+        let wish = &release.wishes[key];
+        if back.is_some() {
+            assert_eq!(release.on_failure, OnFailure::Restore, "{key:?}: put back, to be kept");
+            assert_eq!(self.holder.mover, Some(id), "{key:?}: put back what is not its own");
+            assert_eq!(
+                self.digest.as_ref(),
+                Some(&wish.wanted),
+                "{key:?}: put back from elsewhere"
+            );
+            assert_eq!(wish.kind, TagKind::Floating, "{key:?}: put back a unique tag");
+        } else {
+            self.may_take(key, release, wish);
+            assert_eq!(new.as_ref(), Some(&wish.wanted), "{key:?}: moved to something else");
+        }
+        self.open = Some(Open {
+            intent,
+            release: id,
+            purpose: purpose.to_owned(),
+            old: self.digest.clone(),
+            new,
+            deadline: now + PUT,
+            until: now + PUT + GRACE,
+            resolve_after: now + PUT + GRACE + CONSISTENCY,
+            before: back.map_or_else(|| self.holder.clone(), |back| back.before),
+        });
+    }
+
+    fn may_take(&self, key: &Key, release: &Accepted, wish: &Wish) {
+        let forbidden = release.forbidden(wish, self);
+        assert_eq!(forbidden, None, "{key:?}: moved back");
+        if wish.kind == TagKind::Unique {
+            assert_eq!(self.digest, None, "{key:?}: a unique tag was moved");
+        }
+        let here = self.digest.as_deref().unwrap_or("none");
+        if let Some(expected) = &wish.expected {
+            assert_eq!(expected, here, "{key:?}: moved from where it was not expected");
+        }
+        if let Some((old, outcome)) = &wish.planned {
+            assert_eq!(old, &self.digest, "{key:?}: moved from where no plan saw it");
+            assert_eq!(*outcome, TagMoveState::Moved, "{key:?}: moved, and planned to stay");
+        }
+    }
+
+    /// The outcome of the intent.
+    pub(crate) fn end(
+        &mut self,
+        key: &Key,
+        (intent, kind): (Option<Uuid>, &str),
+        release: &mut Accepted,
+        new: Option<&String>,
+    ) {
+        let open = self.open.take().unwrap_or_else(|| panic!("{key:?}: a second outcome"));
+        assert_eq!(Some(open.intent), intent, "{key:?}: the outcome of another intent");
+        match kind {
+            "not_applied" => assert_eq!(new, open.old.as_ref(), "{key:?}: {kind}"),
+            "confirmed" | "recovered" if open.purpose == "restore" => {
+                assert_eq!(new, open.new.as_ref(), "{key:?}: {kind}");
+                self.holder = open.before;
+            }
+            "confirmed" | "recovered" => {
+                assert_eq!(new, open.new.as_ref(), "{key:?}: {kind}");
+                self.holder = release.taken(open.release, &release.wishes[key], self);
+                release.made.insert(key.clone(), Made { old: open.old, before: open.before });
+            }
+            _ => {
+                assert!(new != open.old.as_ref() && new != open.new.as_ref(), "{key:?}: {kind}");
+                // Whoever moved it, it is not theirs any more.
+                self.holder.mover = None;
+            }
+        }
+    }
+
+    /// The tag was found where it should be.
+    pub(crate) fn unchanged(
+        &mut self,
+        key: &Key,
+        (id, release): (Uuid, &Accepted),
+        new: Option<&String>,
+        back: Option<Made>,
+    ) {
+        assert!(self.open.is_none(), "{key:?}: unchanged while it was moved");
+        assert_eq!(new, self.digest.as_ref(), "{key:?}: unchanged, elsewhere");
+        let wish = &release.wishes[key];
+        if let Some(back) = back {
+            assert_eq!(self.holder.mover, Some(id), "{key:?}: put back what is not its own");
+            self.holder = back.before;
+            return;
+        }
+        assert_eq!(release.forbidden(wish, self), None, "{key:?}: taken although too late");
+        assert_eq!(new, Some(&wish.wanted), "{key:?}: unchanged at something else");
+        self.holder = release.taken(id, wish, self);
+    }
+}
