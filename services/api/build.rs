@@ -6,7 +6,8 @@ use std::{error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const INCLUDE: &str = "../../proto";
-const FILES: [&str; 2] = ["colophon/v1/release.proto", "colophon/v1/tag.proto"];
+const FILES: [&str; 3] =
+    ["colophon/v1/freeze.proto", "colophon/v1/release.proto", "colophon/v1/tag.proto"];
 const PACKAGE: &str = ".colophon.v1";
 const TIMESTAMP: (&str, &str) = (".google.protobuf.Timestamp", "crate::Timestamp");
 

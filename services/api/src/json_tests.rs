@@ -58,7 +58,10 @@ fn golden() -> Value {
                 "message": "",
                 "oldDigest": "",
                 "newDigest": "",
-                "ticket": "9007199254740993"
+                "ticket": "9007199254740993",
+                "wantedDigest": "",
+                "expectedDigest": "",
+                "orderKey": ""
             }],
             "blobsCopied": "0",
             "blobsPresent": "0",
@@ -74,7 +77,13 @@ fn golden() -> Value {
         "priority": -5,
         "createTime": "2026-11-03T14:02:00.120Z",
         "attempts": [],
-        "cancelRequested": false
+        "cancelRequested": false,
+        "purpose": "",
+        "waitingReason": "",
+        "onFailure": "ON_FAILURE_UNSPECIFIED",
+        "plan": "",
+        "semver": "",
+        "breakGlass": false
     })
 }
 

@@ -26,6 +26,9 @@ short_names! {
     TagMoveState, "TAG_MOVE_STATE_";
     TagKind, "TAG_KIND_";
     Certainty, "CERTAINTY_";
+    OnFailure, "ON_FAILURE_";
+    OlderPolicy, "OLDER_POLICY_";
+    SettledAs, "SETTLED_AS_";
 }
 
 impl v1::ReleaseState {

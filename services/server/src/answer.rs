@@ -2,8 +2,9 @@
 
 use colophon_api::{Timestamp, v1};
 use colophon_domain::{
-    AttemptView, Certainty, Digest, EntryView, PublicationState, PublicationView, Reason,
-    Reference, ReleaseState, ReleaseView, TagKind, TagMoveState, TagMoveView, TagView,
+    AttemptView, Certainty, Digest, EntryView, FreezeView, Obstacle, OnFailure, OrderKey, PlanView,
+    PlannedPublication, PlannedTag, PublicationState, PublicationView, Reason, Reference,
+    ReleaseState, ReleaseView, TagKind, TagMoveState, TagMoveView, TagView,
 };
 use time::OffsetDateTime;
 
@@ -30,6 +31,42 @@ pub(crate) fn release(view: ReleaseView) -> v1::Release {
         end_time: time(view.ended_at),
         attempts: view.attempts.into_iter().map(attempt).collect(),
         cancel_requested: view.cancel_requested,
+        purpose: view.purpose.to_string(),
+        waiting_reason: reason(view.waiting_reason),
+        on_failure: on_failure(view.on_failure).into(),
+        plan: view.plan.unwrap_or_default(),
+        semver: view.version.unwrap_or_default(),
+        break_glass: view.break_glass,
+    }
+}
+
+/// What a release would do.
+pub(crate) fn plan(view: PlanView) -> v1::Plan {
+    let feasible = view.feasible();
+    v1::Plan {
+        id: view.id,
+        source: view.source.to_string(),
+        digest: view.digest.to_string(),
+        publications: view.publications.into_iter().map(planned_publication).collect(),
+        create_time: Some(view.created_at.into()),
+        expire_time: Some(view.expires_at.into()),
+        feasible,
+    }
+}
+
+/// A time in which no tags move.
+pub(crate) fn freeze(view: FreezeView) -> v1::Freeze {
+    let (lift_time, lifted_by) = view.lifted.unzip();
+    v1::Freeze {
+        id: view.id.to_string(),
+        pattern: view.pattern.to_string(),
+        reason: view.reason,
+        actor: view.actor,
+        create_time: Some(view.created_at.into()),
+        end_time: Some(view.ends_at.into()),
+        lift_time: time(lift_time),
+        lifted_by: lifted_by.unwrap_or_default(),
+        active: view.active,
     }
 }
 
@@ -85,13 +122,9 @@ fn publication(view: PublicationView) -> v1::Publication {
 }
 
 fn tag_move(view: TagMoveView) -> v1::TagMove {
-    let kind = match view.kind {
-        TagKind::Unique => v1::TagKind::Unique,
-        TagKind::Floating => v1::TagKind::Floating,
-    };
     v1::TagMove {
         tag: view.tag.to_string(),
-        kind: kind.into(),
+        kind: tag_kind(view.kind).into(),
         state: tag_move_state(view.state).into(),
         reason: reason(view.reason),
         message: view.message,
@@ -99,7 +132,39 @@ fn tag_move(view: TagMoveView) -> v1::TagMove {
         new_digest: digest(view.new_digest.as_ref()),
         ticket: view.ticket.unwrap_or_default(),
         end_time: time(view.ended_at),
+        wanted_digest: digest(view.wanted.as_ref()),
+        expected_digest: view.expected.unwrap_or_default(),
+        order_key: view.order.as_ref().map(order_key).unwrap_or_default(),
     }
+}
+
+fn planned_publication(view: PlannedPublication) -> v1::PlannedPublication {
+    v1::PlannedPublication {
+        repository: view.repository.to_string(),
+        tags: view.tags.into_iter().map(planned_tag).collect(),
+        copy_from: text(view.copy_from),
+        manifests: view.manifests,
+        blobs: view.blobs,
+        bytes: view.bytes,
+        notes: view.notes,
+        obstacles: view.obstacles.into_iter().map(obstacle).collect(),
+    }
+}
+
+fn planned_tag(view: PlannedTag) -> v1::PlannedTag {
+    v1::PlannedTag {
+        tag: view.tag.to_string(),
+        kind: tag_kind(view.kind).into(),
+        old_digest: digest(view.old.as_ref()),
+        new_digest: view.new.to_string(),
+        outcome: tag_move_state(view.outcome).into(),
+        reason: reason(view.reason),
+        message: view.message,
+    }
+}
+
+fn obstacle(view: Obstacle) -> v1::Obstacle {
+    v1::Obstacle { reason: view.reason.to_string(), message: view.message }
 }
 
 fn attempt(view: AttemptView) -> v1::Attempt {
@@ -113,6 +178,11 @@ fn attempt(view: AttemptView) -> v1::Attempt {
         end_time: Some(view.ended_at.into()),
         worker: view.worker,
     }
+}
+
+/// The form that the command line takes, too: `number:1234`.
+fn order_key(key: &OrderKey) -> String {
+    format!("{}:{}", key.kind(), key.value())
 }
 
 fn digest(digest: Option<&Digest>) -> String {
@@ -129,6 +199,20 @@ fn reason(reason: Option<Reason>) -> String {
 
 fn time(time: Option<OffsetDateTime>) -> Option<Timestamp> {
     time.map(Into::into)
+}
+
+fn tag_kind(kind: TagKind) -> v1::TagKind {
+    match kind {
+        TagKind::Unique => v1::TagKind::Unique,
+        TagKind::Floating => v1::TagKind::Floating,
+    }
+}
+
+fn on_failure(policy: OnFailure) -> v1::OnFailure {
+    match policy {
+        OnFailure::Restore => v1::OnFailure::Restore,
+        OnFailure::Keep => v1::OnFailure::Keep,
+    }
 }
 
 fn release_state(state: ReleaseState) -> v1::ReleaseState {
@@ -164,6 +248,9 @@ fn tag_move_state(state: TagMoveState) -> v1::TagMoveState {
         TagMoveState::Failed => v1::TagMoveState::Failed,
         TagMoveState::Unknown => v1::TagMoveState::Unknown,
         TagMoveState::NotAttempted => v1::TagMoveState::NotAttempted,
+        TagMoveState::Kept => v1::TagMoveState::Kept,
+        TagMoveState::Restoring => v1::TagMoveState::Restoring,
+        TagMoveState::Restored => v1::TagMoveState::Restored,
     }
 }
 
@@ -192,6 +279,17 @@ mod tests {
         }
         for state in TagMoveState::ALL {
             assert_eq!(tag_move_state(*state).short_name(), state.as_str());
+        }
+        for policy in OnFailure::ALL {
+            let name = on_failure(*policy).short_name();
+            assert_eq!(name, policy.as_str().to_uppercase());
+        }
+    }
+
+    #[test]
+    fn an_order_key_is_written_as_it_is_given() {
+        for text in ["number:1234", "time:2026-11-03T14:02:00Z", "semver:1.4.2"] {
+            assert_eq!(order_key(&text.parse().unwrap()), text);
         }
     }
 }

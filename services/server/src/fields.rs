@@ -1,7 +1,7 @@
 //! The small parsers that requests are read with. Each takes the field's name in the contract's
 //! spelling and refuses by it; nothing half-checked goes further in.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
 use colophon_api::Timestamp;
 use colophon_domain::{Failure, Reason, Result};
@@ -12,6 +12,10 @@ use uuid::Uuid;
 const PAGE_DEFAULT: u16 = 50;
 /// A page has at most so many.
 const PAGE_MOST: u16 = 200;
+/// A release has at most so many labels.
+const LABELS_MOST: usize = 32;
+/// Keys and ids that callers give us have at most so many characters.
+const PRINTABLE_MOST: usize = 128;
 
 /// Parses a text that must be there.
 pub(crate) fn required<T: FromStr<Err = Failure>>(field: &str, text: &str) -> Result<T> {
@@ -33,7 +37,7 @@ pub(crate) fn optional<T>(
     parse(text).map(Some).map_err(|failure| failure.field(field.to_owned()))
 }
 
-/// Reads the id of a release.
+/// Reads the id of a release or of a freeze.
 pub(crate) fn id(field: &str, text: &str) -> Result<Uuid> {
     // Only the usual form: the braced and the urn forms are other texts for the same release.
     let hyphenated = text.len() == 36;
@@ -42,7 +46,7 @@ pub(crate) fn id(field: &str, text: &str) -> Result<Uuid> {
         _ if text.is_empty() => {
             Err(Failure::invalid(field.to_owned(), format!("{field} is required")))
         }
-        _ => Err(Failure::invalid(field.to_owned(), format!("{field} is not a release's id"))
+        _ => Err(Failure::invalid(field.to_owned(), format!("{field} is not an id"))
             .remedy("an id is a UUID, for example 019a4d1c-0000-7000-8000-000000000001")),
     }
 }
@@ -72,6 +76,16 @@ pub(crate) fn prose(field: &str, text: String, limit: usize) -> Result<String> {
     Ok(text)
 }
 
+/// Reads the reason of a call that needs one.
+pub(crate) fn reason(text: String) -> Result<String> {
+    let text = prose("reason", text, 1_000)?;
+    if text.trim().is_empty() {
+        return Err(Failure::invalid("reason", "reason is required")
+            .remedy("say why; others will read it when they ask what happened"));
+    }
+    Ok(text)
+}
+
 /// Control characters, line separators, and those that turn the direction of writing.
 fn disruptive(c: char) -> bool {
     c.is_control()
@@ -94,6 +108,29 @@ pub(crate) fn page_size(number: i32) -> Result<u16> {
 pub(crate) fn actor(text: String) -> Result<Option<String>> {
     let text = prose("actor", text, 200)?;
     Ok((!text.is_empty()).then_some(text))
+}
+
+/// A text of 1 to 128 printable ASCII characters.
+pub(crate) fn printable(field: &'static str, text: &str) -> Result<()> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if (1..=PRINTABLE_MOST).contains(&text.len()) && printable {
+        return Ok(());
+    }
+    Err(Failure::invalid(
+        field,
+        format!("{field} is not 1 to {PRINTABLE_MOST} printable ASCII characters"),
+    ))
+}
+
+/// Reads the labels.
+pub(crate) fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
+    if labels.len() > LABELS_MOST {
+        return Err(Failure::invalid("labels", format!("more than {LABELS_MOST} labels")));
+    }
+    for (key, value) in &labels {
+        label(key, value).map_err(|failure| failure.field("labels"))?;
+    }
+    Ok(labels)
 }
 
 /// A key and a value that follow the rules for labels.
@@ -148,6 +185,23 @@ mod tests {
         }
         assert!(prose("reason", "é".repeat(1_000), 1_000).is_ok());
         assert!(prose("reason", "é".repeat(1_001), 1_000).is_err());
+    }
+
+    #[test]
+    fn a_reason_says_something() {
+        assert_eq!(reason("bad build".into()).unwrap(), "bad build");
+        for text in ["", "  ", "a\nb", &"x".repeat(1_001)] {
+            assert_eq!(reason(text.into()).unwrap_err().field_name(), Some("reason"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn there_may_be_32_labels() {
+        let some = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect();
+        assert_eq!(labels(some(32)).unwrap().len(), 32);
+        assert_eq!(labels(some(33)).unwrap_err().field_name(), Some("labels"));
+        let wrong = [("a b".to_owned(), String::new())].into();
+        assert_eq!(labels(wrong).unwrap_err().field_name(), Some("labels"));
     }
 
     #[test]

@@ -4,14 +4,15 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use colophon_api::v1::{
-    self, release_service_server::ReleaseService, tag_service_server::TagService,
+    self, freeze_service_server::FreezeService, release_service_server::ReleaseService,
+    tag_service_server::TagService,
 };
 use colophon_domain::{Principal, Result};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{calls::Calls, guard, observe::RequestId, status};
 
-/// Both services of the contract.
+/// The services of the contract.
 #[derive(Clone)]
 pub(crate) struct Grpc {
     calls: Arc<Calls>,
@@ -107,6 +108,26 @@ impl ReleaseService for Grpc {
         })
         .await
     }
+
+    async fn plan_release(
+        &self,
+        request: Request<v1::CreateReleaseRequest>,
+    ) -> Result<Response<v1::Plan>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.plan_release(&caller, message).await
+        })
+        .await
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<v1::RollbackRequest>,
+    ) -> Result<Response<v1::Release>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.rollback(&caller, message).await
+        })
+        .await
+    }
 }
 
 #[tonic::async_trait]
@@ -127,6 +148,49 @@ impl TagService for Grpc {
     ) -> Result<Response<v1::ListTagMovesResponse>, Status> {
         self.answer(request, |calls, caller, message| async move {
             calls.list_tag_moves(&caller, message).await
+        })
+        .await
+    }
+
+    async fn settle_tag(
+        &self,
+        request: Request<v1::SettleTagRequest>,
+    ) -> Result<Response<v1::Tag>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.settle_tag(&caller, message).await
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl FreezeService for Grpc {
+    async fn create_freeze(
+        &self,
+        request: Request<v1::CreateFreezeRequest>,
+    ) -> Result<Response<v1::Freeze>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.create_freeze(&caller, message).await
+        })
+        .await
+    }
+
+    async fn list_freezes(
+        &self,
+        request: Request<v1::ListFreezesRequest>,
+    ) -> Result<Response<v1::ListFreezesResponse>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.list_freezes(&caller, message).await
+        })
+        .await
+    }
+
+    async fn lift_freeze(
+        &self,
+        request: Request<v1::LiftFreezeRequest>,
+    ) -> Result<Response<v1::Freeze>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.lift_freeze(&caller, message).await
         })
         .await
     }

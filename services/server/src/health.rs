@@ -105,8 +105,7 @@ pub(crate) fn routes(readiness: Readiness) -> Router {
 
 async fn ready(State(readiness): State<Readiness>, extensions: Extensions) -> Response {
     if Stopping::of(&extensions).0.is_cancelled() {
-        let failure =
-            Failure::new(Reason::Timeout, "the process is stopping").because(Reason::Timeout);
+        let failure = Failure::new(Reason::Timeout, "the process is stopping");
         return Refusal::from(failure).into_response();
     }
     match readiness.missing().await {
@@ -124,7 +123,8 @@ fn fine() -> Response {
 }
 
 /// The services that `grpc.health.v1` knows, besides the whole server (the empty name).
-const SERVICES: [&str; 2] = ["colophon.v1.ReleaseService", "colophon.v1.TagService"];
+const SERVICES: [&str; 3] =
+    ["colophon.v1.FreezeService", "colophon.v1.ReleaseService", "colophon.v1.TagService"];
 
 fn known(request: &HealthCheckRequest) -> bool {
     request.service.is_empty() || SERVICES.contains(&request.service.as_str())

@@ -24,7 +24,8 @@ use std::sync::Arc;
 
 use axum::{Router, middleware};
 use colophon_api::v1::{
-    release_service_server::ReleaseServiceServer, tag_service_server::TagServiceServer,
+    freeze_service_server::FreezeServiceServer, release_service_server::ReleaseServiceServer,
+    tag_service_server::TagServiceServer,
 };
 use colophon_domain::{Clock, Entropy, SystemEntropy};
 use tonic::service::Routes;
@@ -67,8 +68,14 @@ pub fn router(
 fn grpc_routes(grpc: grpc::Grpc) -> Router {
     let releases =
         ReleaseServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-    let tags = TagServiceServer::new(grpc).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-    Routes::new(releases).add_service(tags).prepare().into_axum_router().reset_fallback()
+    let tags = TagServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    let freezes = FreezeServiceServer::new(grpc).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    Routes::new(releases)
+        .add_service(tags)
+        .add_service(freezes)
+        .prepare()
+        .into_axum_router()
+        .reset_fallback()
 }
 
 /// The services that need no token: they tell what the published contract tells anyway.

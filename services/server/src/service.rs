@@ -2,8 +2,9 @@
 //! one, and neither crate waits for the other.
 
 use colophon_domain::{
-    EntryQuery, EntryView, Principal, ReleaseQuery, ReleaseRequest, ReleaseView, Repository,
-    Result, Tag, TagView, Visibility,
+    EntryQuery, EntryView, FreezeRequest, FreezeView, PlanView, Principal, ReleaseQuery,
+    ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, Settlement, Tag, TagView,
+    Visibility,
 };
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
@@ -17,6 +18,17 @@ pub trait Releases: Send + Sync + 'static {
         &self,
         caller: Principal,
         request: ReleaseRequest,
+    ) -> BoxFuture<'_, Result<ReleaseView>>;
+
+    /// Shows what a release would do now; nothing is stored or moved.
+    fn plan(&self, caller: Principal, request: ReleaseRequest) -> BoxFuture<'_, Result<PlanView>>;
+
+    /// Accepts a rollback, or finds the one that was accepted under the same idempotency key. The
+    /// server has checked that the caller may move the tags back.
+    fn rollback(
+        &self,
+        caller: Principal,
+        request: RollbackRequest,
     ) -> BoxFuture<'_, Result<ReleaseView>>;
 
     /// Shows one release; `None` if there is none, or none that may be seen.
@@ -41,8 +53,42 @@ pub trait Releases: Send + Sync + 'static {
         at: Option<OffsetDateTime>,
     ) -> BoxFuture<'_, Result<TagView>>;
 
+    /// Writes what a person says of an interrupted move, and shows the tag as it is then.
+    fn settle(
+        &self,
+        caller: Principal,
+        repository: Repository,
+        tag: Tag,
+        settlement: Settlement,
+        reason: String,
+        on_behalf_of: String,
+    ) -> BoxFuture<'_, Result<TagView>>;
+
     /// Lists at most `query.limit` entries of the ledger, newest first.
     fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>>;
+
+    /// Stops moves; when the answer is there, none begins any more.
+    fn freeze(
+        &self,
+        caller: Principal,
+        request: FreezeRequest,
+    ) -> BoxFuture<'_, Result<FreezeView>>;
+
+    /// Lists the freezes that hold, newest first, and on request the newest that have ended; all
+    /// of them, since the server knows who may see which.
+    fn freezes(&self, include_ended: bool) -> BoxFuture<'_, Result<Vec<FreezeView>>>;
+
+    /// Finds one freeze, whether it holds or has ended.
+    fn find_freeze(&self, id: Uuid) -> BoxFuture<'_, Result<Option<FreezeView>>>;
+
+    /// Ends a freeze before its time; one that has ended stays as it is. The server has checked
+    /// that the caller may.
+    fn lift(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<FreezeView>>;
 
     /// Whether calls can be answered; fails with what is missing.
     fn ready(&self) -> BoxFuture<'_, Result<()>>;

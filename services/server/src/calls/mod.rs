@@ -2,11 +2,20 @@
 //! the engine is called, its answer is written. Both faces call the same functions.
 
 mod cancel_release;
+mod create_freeze;
 mod create_release;
 mod get_release;
 mod get_tag;
+mod idempotency;
+mod lift_freeze;
+mod list_freezes;
 mod list_releases;
 mod list_tag_moves;
+mod plan_release;
+mod release_request;
+mod rollback;
+mod settle_tag;
+mod target_request;
 
 use std::{fmt, sync::Arc};
 
@@ -18,7 +27,7 @@ use uuid::Uuid;
 
 use crate::Releases;
 
-pub(crate) use create_release::with_header_key;
+pub(crate) use idempotency::with_header_key;
 
 /// A page's rows may have so many bytes together: below the 4 MiB that gRPC clients take.
 const PAGE_LIMIT_BYTES: usize = 3 << 20;

@@ -16,6 +16,8 @@ use crate::{refusal::Refusal, settings::MESSAGE_LIMIT_BYTES};
 /// writes when the connection closes often never sees the answer.
 const DRAIN_LIMIT_BYTES: u64 = 8 << 20;
 
+const ONCE: &str = "give a field once, and only one of those of which the contract asks for one";
+
 /// A request's body, read as a message.
 pub(super) struct Message<T>(pub(super) T);
 
@@ -89,11 +91,16 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
             (contract_path(error.path(), unknown), error.into_inner())
         }
     };
-    let failure =
-        Failure::new(Reason::InvalidArgument, format!("the body cannot be read: {error}"));
-    Err(match field {
-        Some(field) => failure.field(field),
-        None => failure,
+    let said = error.to_string();
+    let failure = Failure::new(Reason::InvalidArgument, format!("the body cannot be read: {said}"));
+    // A name that stands there twice is no part of the path. The contract's choices (one of
+    // several fields) are told in the same words.
+    let twice = said.strip_prefix("duplicate field `").and_then(|rest| rest.split('`').next());
+    Err(match (field, twice.map(snake)) {
+        (Some(place), Some(name)) => failure.field(format!("{place}.{name}")).remedy(ONCE),
+        (None, Some(name)) => failure.field(name).remedy(ONCE),
+        (Some(field), None) => failure.field(field),
+        (None, None) => failure,
     })
 }
 
@@ -183,6 +190,15 @@ mod tests {
         );
         assert_eq!(refused(r#"{"notAfter": "soon"}"#).1.as_deref(), Some("not_after"));
         assert_eq!(refused(r#"{"labels": {"aB": 1}}"#).1.as_deref(), Some("labels.aB"));
+    }
+
+    #[test]
+    fn what_is_there_twice_is_named_too() {
+        let field = |text: &str| refused(text).1.unwrap();
+        assert_eq!(field(r#"{"onBehalfOf": "a", "on_behalf_of": "b"}"#), "on_behalf_of");
+        assert_eq!(field(r#"{"orderKey": {"number": 1, "semver": "1.0.0"}}"#), "order_key.semver");
+        let guards = r#"{"targets": [{"guards": [{"tag": "a", "tag": "b"}]}]}"#;
+        assert_eq!(field(guards), "targets[0].guards[0].tag");
     }
 
     #[test]

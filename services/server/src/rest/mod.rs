@@ -31,8 +31,13 @@ pub(crate) fn routes(calls: Arc<Calls>) -> Router {
         .route("/v1/releases", post(create_release).get(list_releases))
         .route("/v1/releases/{id}", get(get_release))
         .route("/v1/releases/{id}/cancel", post(cancel_release))
+        .route("/v1/plans", post(plan_release))
+        .route("/v1/rollbacks", post(rollback))
         .route("/v1/tag", get(get_tag))
+        .route("/v1/tag/settle", post(settle_tag))
         .route("/v1/tag-moves", get(list_tag_moves))
+        .route("/v1/freezes", post(create_freeze).get(list_freezes))
+        .route("/v1/freezes/{id}/lift", post(lift_freeze))
         .with_state(calls)
 }
 
@@ -43,11 +48,36 @@ async fn create_release(
     Caller(caller): Caller,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    Message(request): Message<v1::CreateReleaseRequest>,
+    Message(mut request): Message<v1::CreateReleaseRequest>,
 ) -> Answered<v1::Release> {
     Query::parse(query.as_deref()).finish()?;
-    let request = calls::with_header_key(request, idempotency_key(&headers)?)?;
+    calls::with_header_key(&mut request.idempotency_key, idempotency_key(&headers)?)?;
     Ok(Answer(calls.create_release(&caller, request).await?))
+}
+
+async fn plan_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    Message(mut request): Message<v1::CreateReleaseRequest>,
+) -> Answered<v1::Plan> {
+    Query::parse(query.as_deref()).finish()?;
+    // A plan has no key, and the header is refused as the field is.
+    calls::with_header_key(&mut request.idempotency_key, idempotency_key(&headers)?)?;
+    Ok(Answer(calls.plan_release(&caller, request).await?))
+}
+
+async fn rollback(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    Message(mut request): Message<v1::RollbackRequest>,
+) -> Answered<v1::Release> {
+    Query::parse(query.as_deref()).finish()?;
+    calls::with_header_key(&mut request.idempotency_key, idempotency_key(&headers)?)?;
+    Ok(Answer(calls.rollback(&caller, request).await?))
 }
 
 async fn get_release(
@@ -87,11 +117,7 @@ async fn cancel_release(
     Message(request): Message<v1::CancelReleaseRequest>,
 ) -> Answered<v1::Release> {
     Query::parse(query.as_deref()).finish()?;
-    let id = path_id(path)?;
-    if !request.id.is_empty() && request.id != id {
-        let failure = Failure::invalid("id", "the id in the body is not the one in the path");
-        return Err(failure.remedy("leave it out of the body").into());
-    }
+    let id = one_id(path, &request.id)?;
     let request = v1::CancelReleaseRequest { id, ..request };
     Ok(Answer(calls.cancel_release(&caller, request).await?))
 }
@@ -105,6 +131,16 @@ async fn get_tag(
     let request = v1::GetTagRequest { reference: query.text("reference")?, at: query.time("at")? };
     query.finish()?;
     Ok(Answer(calls.get_tag(&caller, request).await?))
+}
+
+async fn settle_tag(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+    Message(request): Message<v1::SettleTagRequest>,
+) -> Answered<v1::Tag> {
+    Query::parse(query.as_deref()).finish()?;
+    Ok(Answer(calls.settle_tag(&caller, request).await?))
 }
 
 async fn list_tag_moves(
@@ -126,6 +162,50 @@ async fn list_tag_moves(
     };
     query.finish()?;
     Ok(Answer(calls.list_tag_moves(&caller, request).await?))
+}
+
+async fn create_freeze(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+    Message(request): Message<v1::CreateFreezeRequest>,
+) -> Answered<v1::Freeze> {
+    Query::parse(query.as_deref()).finish()?;
+    Ok(Answer(calls.create_freeze(&caller, request).await?))
+}
+
+async fn list_freezes(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    RawQuery(query): RawQuery,
+) -> Answered<v1::ListFreezesResponse> {
+    let mut query = Query::parse(query.as_deref());
+    let request = v1::ListFreezesRequest { include_ended: query.flag("include_ended")? };
+    query.finish()?;
+    Ok(Answer(calls.list_freezes(&caller, request).await?))
+}
+
+async fn lift_freeze(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    Message(request): Message<v1::LiftFreezeRequest>,
+) -> Answered<v1::Freeze> {
+    Query::parse(query.as_deref()).finish()?;
+    let id = one_id(path, &request.id)?;
+    let request = v1::LiftFreezeRequest { id, ..request };
+    Ok(Answer(calls.lift_freeze(&caller, request).await?))
+}
+
+/// The id of the path, which the body may repeat but not contradict.
+fn one_id(path: Result<Path<String>, PathRejection>, in_body: &str) -> Result<String> {
+    let id = path_id(path)?;
+    if in_body.is_empty() || in_body == id {
+        return Ok(id);
+    }
+    Err(Failure::invalid("id", "the id in the body is not the one in the path")
+        .remedy("leave it out of the body"))
 }
 
 fn path_id(path: Result<Path<String>, PathRejection>) -> Result<String> {

@@ -63,11 +63,25 @@ async fn a_call_carries_one_bearer_token() {
 #[tokio::test]
 async fn no_method_of_the_contract_is_open() {
     let server = Server::start(Fake::default()).await;
-    for path in ["/v1/releases", &format!("/v1/releases/{}", uuid(1)), "/v1/tag", "/v1/tag-moves"] {
+    for path in [
+        "/v1/releases",
+        &format!("/v1/releases/{}", uuid(1)),
+        "/v1/tag",
+        "/v1/tag-moves",
+        "/v1/freezes",
+    ] {
         let response = client().get(server.url(path)).send().await.unwrap();
         problem(response, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED").await;
     }
-    for path in ["/v1/releases", &format!("/v1/releases/{}/cancel", uuid(1))] {
+    for path in [
+        "/v1/releases",
+        &format!("/v1/releases/{}/cancel", uuid(1)),
+        "/v1/plans",
+        "/v1/rollbacks",
+        "/v1/tag/settle",
+        "/v1/freezes",
+        &format!("/v1/freezes/{}/lift", uuid(1)),
+    ] {
         let response = client().post(server.url(path)).send().await.unwrap();
         problem(response, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED").await;
     }
@@ -76,8 +90,14 @@ async fn no_method_of_the_contract_is_open() {
         "ReleaseService/GetRelease",
         "ReleaseService/ListReleases",
         "ReleaseService/CancelRelease",
+        "ReleaseService/PlanRelease",
+        "ReleaseService/Rollback",
         "TagService/GetTag",
         "TagService/ListTagMoves",
+        "TagService/SettleTag",
+        "FreezeService/CreateFreeze",
+        "FreezeService/ListFreezes",
+        "FreezeService/LiftFreeze",
         "TagService/Nothing",
     ] {
         let response = crate::grpc::raw(&server, &format!("/colophon.v1.{method}"), None).await;

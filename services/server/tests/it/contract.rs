@@ -65,7 +65,7 @@ fn sample(field: &FieldDescriptor) -> String {
 async fn every_annotation_is_a_route_and_every_field_a_parameter() {
     let server = Server::start(Fake::default()).await;
     let routes = routes();
-    assert_eq!(routes.len(), 6);
+    assert_eq!(routes.len(), 12);
     for route in routes {
         let input = route.rpc.input();
         let mut path = route.path.clone();

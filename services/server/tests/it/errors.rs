@@ -104,7 +104,7 @@ async fn a_call_that_takes_too_long_is_ended() {
         targets: vec![v1::Target {
             repository: "docker.io/acme/app".into(),
             unique_tags: vec!["v1".into()],
-            floating_tags: vec![],
+            ..Default::default()
         }],
         ..Default::default()
     };

@@ -3,16 +3,16 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use colophon_api::v1::{
-    release_service_client::ReleaseServiceClient, tag_service_client::TagServiceClient,
+    freeze_service_client::FreezeServiceClient, release_service_client::ReleaseServiceClient,
+    tag_service_client::TagServiceClient,
 };
 use colophon_domain::{
-    Action, Certainty, Clock, CopyTotals, Digest, EntryQuery, EntryView, Grant, Phase, Principal,
-    PublicationState, PublicationView, ReleaseQuery, ReleaseRequest, ReleaseState, ReleaseView,
-    Repository, Result, Tag, TagKind, TagMoveState, TagMoveView, TagView, Visibility,
+    Action, Clock, EntryQuery, EntryView, FreezeRequest, FreezeView, Grant, PlanView, Principal,
+    ReleaseQuery, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, Settlement,
+    Tag, TagView, Visibility,
 };
 use colophon_server::{CallerConfig, Callers, ConnectionLimits, Releases, ServerSettings};
 use futures_util::future::BoxFuture;
@@ -26,10 +26,14 @@ use tonic::{
 };
 use uuid::Uuid;
 
+pub use crate::views::{entry, freeze, plan, release, tag, uuid};
+
 pub const NOW: OffsetDateTime = datetime!(2026-11-03 14:02:00 UTC);
 
 /// The caller that may do everything below `docker.io/acme` and `ghcr.io/acme`.
 pub const CI: &str = "token-of-ci";
+/// The caller that may publish and roll back everywhere, and neither freeze, settle nor break glass.
+pub const DEV: &str = "token-of-dev";
 /// The caller that may read `ghcr.io/acme` only.
 pub const READER: &str = "token-of-reader";
 /// The caller whose token expires at [`NOW`] plus one hour.
@@ -46,14 +50,24 @@ fn script<Q: 'static, A: Send + 'static>(
     }))
 }
 
+/// What the engine is asked to settle: the caller, the tag, what became of it, why, for whom.
+pub type Settle = (Principal, Repository, Tag, Settlement, String, String);
+
 /// An engine that answers what the test says, and remembers what it was asked.
 pub struct Fake {
     create: Script<(Principal, ReleaseRequest), ReleaseView>,
     get: Script<(Visibility, Uuid), Option<ReleaseView>>,
     list: Script<ReleaseQuery, Vec<ReleaseView>>,
     cancel: Script<(Principal, Uuid, String), ReleaseView>,
+    plan: Script<(Principal, ReleaseRequest), PlanView>,
+    rollback: Script<(Principal, RollbackRequest), ReleaseView>,
     tag: Script<(Repository, Tag, Option<OffsetDateTime>), TagView>,
+    settle: Script<Settle, TagView>,
     entries: Script<EntryQuery, Vec<EntryView>>,
+    freeze: Script<(Principal, FreezeRequest), FreezeView>,
+    freezes: Script<bool, Vec<FreezeView>>,
+    find_freeze: Script<Uuid, Option<FreezeView>>,
+    lift: Script<(Principal, Uuid, String), FreezeView>,
     ready: Script<(), ()>,
     /// The methods called, in order.
     pub called: Mutex<Vec<&'static str>>,
@@ -66,8 +80,15 @@ impl Default for Fake {
             get: script(|(_, id)| Ok(Some(ReleaseView { id, ..release(1) }))),
             list: script(|_| Ok(vec![])),
             cancel: script(|(_, id, _)| Ok(ReleaseView { id, ..release(1) })),
+            plan: script(|_| Ok(plan())),
+            rollback: script(|_| Ok(release(1))),
             tag: script(|_| Ok(tag())),
+            settle: script(|_| Ok(tag())),
             entries: script(|_| Ok(vec![])),
+            freeze: script(|_| Ok(freeze(1))),
+            freezes: script(|_| Ok(vec![freeze(2), freeze(1)])),
+            find_freeze: script(|id| Ok(Some(FreezeView { id, ..freeze(1) }))),
+            lift: script(|(_, id, _)| Ok(FreezeView { id, ..freeze(1) })),
             ready: script(|()| Ok(())),
             called: Mutex::default(),
         }
@@ -91,7 +112,14 @@ impl Fake {
         create((Principal, ReleaseRequest)) -> ReleaseView;
         get((Visibility, Uuid)) -> Option<ReleaseView>;
         list(ReleaseQuery) -> Vec<ReleaseView>;
+        plan((Principal, ReleaseRequest)) -> PlanView;
+        rollback((Principal, RollbackRequest)) -> ReleaseView;
+        settle(Settle) -> TagView;
         entries(EntryQuery) -> Vec<EntryView>;
+        freeze((Principal, FreezeRequest)) -> FreezeView;
+        freezes(bool) -> Vec<FreezeView>;
+        find_freeze(Uuid) -> Option<FreezeView>;
+        lift((Principal, Uuid, String)) -> FreezeView;
         ready(()) -> ();
     }
 
@@ -156,6 +184,56 @@ impl Releases for Fake {
         self.ask("entries", &self.entries, query)
     }
 
+    fn plan(&self, caller: Principal, request: ReleaseRequest) -> BoxFuture<'_, Result<PlanView>> {
+        self.ask("plan", &self.plan, (caller, request))
+    }
+
+    fn rollback(
+        &self,
+        caller: Principal,
+        request: RollbackRequest,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        self.ask("rollback", &self.rollback, (caller, request))
+    }
+
+    fn settle(
+        &self,
+        caller: Principal,
+        repository: Repository,
+        tag: Tag,
+        settlement: Settlement,
+        reason: String,
+        on_behalf_of: String,
+    ) -> BoxFuture<'_, Result<TagView>> {
+        let question = (caller, repository, tag, settlement, reason, on_behalf_of);
+        self.ask("settle", &self.settle, question)
+    }
+
+    fn freeze(
+        &self,
+        caller: Principal,
+        request: FreezeRequest,
+    ) -> BoxFuture<'_, Result<FreezeView>> {
+        self.ask("freeze", &self.freeze, (caller, request))
+    }
+
+    fn freezes(&self, include_ended: bool) -> BoxFuture<'_, Result<Vec<FreezeView>>> {
+        self.ask("freezes", &self.freezes, include_ended)
+    }
+
+    fn find_freeze(&self, id: Uuid) -> BoxFuture<'_, Result<Option<FreezeView>>> {
+        self.ask("find_freeze", &self.find_freeze, id)
+    }
+
+    fn lift(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<FreezeView>> {
+        self.ask("lift", &self.lift, (caller, id, reason))
+    }
+
     fn ready(&self) -> BoxFuture<'_, Result<()>> {
         self.ask("ready", &self.ready, ())
     }
@@ -193,9 +271,20 @@ fn callers() -> Callers {
         repositories: vec![pattern.parse().unwrap()],
         actions: actions.to_vec(),
     };
-    let all = [Action::Read, Action::Publish, Action::MoveFloating, Action::Cancel];
+    let all = [
+        Action::Read,
+        Action::Publish,
+        Action::MoveFloating,
+        Action::Cancel,
+        Action::Rollback,
+        Action::Freeze,
+        Action::BreakGlass,
+        Action::Settle,
+    ];
+    let narrow = [Action::Read, Action::Publish, Action::MoveFloating, Action::Rollback];
     Callers::new(vec![
         entry("ci", CI, None, vec![grant("docker.io/acme/*", &all), grant("ghcr.io/acme/*", &all)]),
+        entry("dev", DEV, None, vec![grant("*", &narrow)]),
         entry("reader", READER, None, vec![grant("ghcr.io/acme/*", &[Action::Read])]),
         entry("guest", GUEST, Some("2026-11-03T15:02:00Z"), vec![grant("*", &[Action::Read])]),
     ])
@@ -255,6 +344,10 @@ impl Server {
     pub async fn tags(&self, token: &str) -> TagServiceClient<Authorized> {
         TagServiceClient::new(InterceptedService::new(self.channel().await, Bearer::new(token)))
     }
+
+    pub async fn freezes(&self, token: &str) -> FreezeServiceClient<Authorized> {
+        FreezeServiceClient::new(InterceptedService::new(self.channel().await, Bearer::new(token)))
+    }
 }
 
 pub type Authorized = InterceptedService<Channel, Bearer>;
@@ -276,86 +369,5 @@ impl Interceptor for Bearer {
     ) -> Result<tonic::Request<()>, tonic::Status> {
         request.metadata_mut().insert("authorization", self.0.clone());
         Ok(request)
-    }
-}
-
-pub fn uuid(number: u128) -> Uuid {
-    Uuid::from_u128(0x019a_4d1c_0000_7000_8000_0000_0000_0000 | number)
-}
-
-/// A release of `ghcr.io/acme/app:sha-1` to `docker.io/acme/app`.
-pub fn release(number: u128) -> ReleaseView {
-    let repository = Repository::parse("docker.io/acme/app").unwrap();
-    ReleaseView {
-        id: uuid(number),
-        source: "ghcr.io/acme/app:sha-1".parse().unwrap(),
-        digest: Digest::sha256(b"manifest"),
-        state: ReleaseState::Running,
-        state_reason: None,
-        message: String::new(),
-        phase: Phase::Copy,
-        waiting_for: None,
-        publications: vec![PublicationView {
-            repository,
-            state: PublicationState::Copying,
-            tags: vec![TagMoveView {
-                tag: "v1".parse().unwrap(),
-                kind: TagKind::Floating,
-                state: TagMoveState::Pending,
-                reason: None,
-                message: String::new(),
-                old_digest: None,
-                new_digest: None,
-                ticket: Some(7),
-                ended_at: None,
-            }],
-            copied: CopyTotals { blobs_copied: 2, ..CopyTotals::default() },
-        }],
-        actor: "ci".into(),
-        on_behalf_of: String::new(),
-        reason: "weekly".into(),
-        labels: [("team".to_owned(), "web".to_owned())].into(),
-        not_after: None,
-        priority: 0,
-        created_at: NOW,
-        started_at: Some(NOW),
-        ended_at: None,
-        attempts: vec![],
-        cancel_requested: false,
-    }
-}
-
-pub fn tag() -> TagView {
-    TagView {
-        digest: Some(Digest::sha256(b"manifest")),
-        certainty: Certainty::Confirmed,
-        explanation: "seen before and after".into(),
-        at: NOW,
-        last_observed_at: Some(NOW - Duration::from_mins(1)),
-        entry: Some(entry(1)),
-    }
-}
-
-pub fn entry(number: u128) -> EntryView {
-    EntryView {
-        id: uuid(number),
-        kind: "confirmed".into(),
-        purpose: "publish".into(),
-        repository: Repository::parse("docker.io/acme/app").unwrap(),
-        tag: "v1".parse().unwrap(),
-        tag_seq: i64::try_from(number).unwrap(),
-        old_digest: None,
-        new_digest: Some(Digest::sha256(b"manifest")),
-        at: NOW,
-        not_before: None,
-        release: Some(uuid(1)),
-        source: None,
-        actor: Some("ci".into()),
-        on_behalf_of: None,
-        reason: None,
-        reason_code: None,
-        intent: None,
-        body: b"{}".to_vec(),
-        leaf_hash: vec![0; 32],
     }
 }

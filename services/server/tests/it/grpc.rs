@@ -56,6 +56,7 @@ async fn all_methods_answer() {
             repository: "docker.io/acme/app".into(),
             unique_tags: vec!["v1.4.2".into()],
             floating_tags: vec!["v1".into()],
+            guards: vec![],
         }],
         idempotency_key: "k".into(),
         ..Default::default()

@@ -48,7 +48,9 @@ async fn readiness_follows_the_engine_and_life_does_not() {
     let server = Server::with(fake, always_asked(), ConnectionLimits::default()).await;
     let mut grpc = HealthClient::new(server.channel().await);
     answer(send(&server, Method::GET, "/readyz").await).await;
-    for service in ["", "colophon.v1.ReleaseService", "colophon.v1.TagService"] {
+    for service in
+        ["", "colophon.v1.FreezeService", "colophon.v1.ReleaseService", "colophon.v1.TagService"]
+    {
         let answer = grpc.check(check(service)).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
     }
@@ -125,7 +127,12 @@ async fn reflection_shows_the_contract() {
         panic!("not a list of services");
     };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["colophon.v1.ReleaseService", "colophon.v1.TagService", "grpc.health.v1.Health"] {
+    for name in [
+        "colophon.v1.FreezeService",
+        "colophon.v1.ReleaseService",
+        "colophon.v1.TagService",
+        "grpc.health.v1.Health",
+    ] {
         assert!(names.iter().any(|known| known == name), "{names:?}");
     }
     let alpha = crate::grpc::raw(

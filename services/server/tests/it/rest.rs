@@ -56,12 +56,16 @@ async fn a_release_is_made_by_one_post() {
     assert_eq!(body["publications"][0]["tags"][0]["ticket"], "7");
     assert_eq!(body["publications"][0]["tags"][0]["kind"], "TAG_KIND_FLOATING");
     assert_eq!(body["publications"][0]["blobsCopied"], "2");
+    assert_eq!(body["publications"][0]["tags"][0]["orderKey"], "number:1234");
+    assert_eq!(body["publications"][0]["tags"][0]["expectedDigest"], "none");
     assert_eq!(body["labels"], json!({"team": "web"}));
+    assert_eq!(body["purpose"], "publish");
+    assert_eq!(body["onFailure"], "ON_FAILURE_RESTORE");
     let (caller, request) = seen.lock().unwrap().take().unwrap();
     assert_eq!(caller.name, "ci");
     assert_eq!(request.idempotency_key.as_deref(), Some("run 17"));
     assert_eq!(request.source.to_string(), "ghcr.io/acme/app:sha-1");
-    assert_eq!(request.targets[0].floating_tags[0].as_str(), "v1");
+    assert_eq!(request.targets[0].tags[1].tag.as_str(), "v1");
     assert_eq!(request.not_after.unwrap(), NOW + time::Duration::minutes(9 * 60 - 2));
     assert_eq!(request.priority, 5);
 }
