@@ -6,7 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use colophon_api::v1::{ListReleasesResponse, ListTagMovesResponse, Release, Tag};
+use colophon_api::v1::{
+    Freeze, ListFreezesResponse, ListReleasesResponse, ListTagMovesResponse, Plan, Release, Tag,
+};
 use serde::Serialize;
 
 use crate::{
@@ -26,6 +28,13 @@ pub enum Answer {
     Moves(ListTagMovesResponse),
     /// What a tag pointed to.
     Tag(Box<Tag>),
+    /// What a release would do, the command line that does exactly that if it can be shown, and
+    /// what stands against it.
+    Plan(Box<Plan>, Option<String>, Option<Problem>),
+    /// One freeze.
+    Freeze(Box<Freeze>),
+    /// A list of freezes.
+    Freezes(ListFreezesResponse),
 }
 
 impl Answer {
@@ -36,18 +45,30 @@ impl Answer {
             (Output::Table, Self::Releases(list)) => Ok(render::releases(list)),
             (Output::Table, Self::Moves(list)) => Ok(render::moves(list)),
             (Output::Table, Self::Tag(tag)) => Ok(render::tag(tag)),
+            (Output::Table, Self::Plan(plan, publish, _)) => {
+                Ok(render::plan(plan, publish.as_deref()))
+            }
+            (Output::Table, Self::Freeze(freeze)) => Ok(render::freeze(freeze)),
+            (Output::Table, Self::Freezes(list)) => Ok(render::freezes(list)),
             (Output::Json, Self::Release(release, _)) => json(release),
             (Output::Json, Self::Releases(list)) => json(list),
             (Output::Json, Self::Moves(list)) => json(list),
             (Output::Json, Self::Tag(tag)) => json(tag),
+            (Output::Json, Self::Plan(plan, ..)) => json(plan),
+            (Output::Json, Self::Freeze(freeze)) => json(freeze),
+            (Output::Json, Self::Freezes(list)) => json(list),
         }
     }
 
     /// The problem that the command ends with, if it does not end well.
     pub fn into_problem(self) -> Option<Problem> {
         match self {
-            Self::Release(_, problem) => problem,
-            Self::Releases(_) | Self::Moves(_) | Self::Tag(_) => None,
+            Self::Release(_, problem) | Self::Plan(_, _, problem) => problem,
+            Self::Releases(_)
+            | Self::Moves(_)
+            | Self::Tag(_)
+            | Self::Freeze(_)
+            | Self::Freezes(_) => None,
         }
     }
 }

@@ -103,6 +103,12 @@ fn judge(status: &Status) -> Miss {
         _ => (Exit::Refused, Retry::Never),
     };
     let info = details.error_info();
+    // A status without details says no reason of ours, except where its code can mean one only.
+    let own = match (info, status.code()) {
+        (Some(info), _) => Exit::of_reason(&info.reason),
+        (None, Code::PermissionDenied | Code::Unauthenticated) => Some(Exit::NotPermitted),
+        (None, _) => None,
+    };
     let metadata = |key: &str| info.and_then(|info| info.metadata.get(key)).cloned();
     let violation = details.bad_request().and_then(|request| request.field_violations.first());
     let message = match status.message() {
@@ -115,7 +121,7 @@ fn judge(status: &Status) -> Miss {
         _ => None,
     };
     let problem = Problem {
-        exit,
+        exit: own.unwrap_or(exit),
         reason: Some(info.map_or_else(|| code_name(status.code()), |info| info.reason.clone())),
         message,
         field: metadata("field").or_else(|| violation.map(|violation| violation.field.clone())),
@@ -183,7 +189,7 @@ mod tests {
         assert_eq!(
             miss.problem,
             Problem {
-                exit: Exit::Refused,
+                exit: Exit::Guarded,
                 reason: Some("TAG_IMMUTABLE".into()),
                 message: "1.4 is elsewhere".into(),
                 field: Some("targets[0].unique_tags[0]".into()),
@@ -196,8 +202,11 @@ mod tests {
     fn a_status_without_details_still_names_a_reason() {
         let miss = judge(&Status::new(Code::PermissionDenied, ""));
         assert_eq!(miss.problem.reason.as_deref(), Some("PERMISSION_DENIED"));
-        assert_eq!(miss.problem.exit, Exit::Refused);
+        assert_eq!(miss.problem.exit, Exit::NotPermitted);
         assert!(!miss.problem.message.is_empty());
+        // Not a word of ours: a proxy or the library stopped the call.
+        let miss = judge(&Status::new(Code::Cancelled, ""));
+        assert_eq!(miss.problem.exit, Exit::Refused);
         let miss = judge(&Status::unauthenticated("no token"));
         assert!(miss.problem.remedy.unwrap().contains("COLOPHON_TOKEN"));
     }
@@ -212,6 +221,13 @@ mod tests {
         assert_eq!(judge(&status).again, Retry::Wait(wait));
         assert_eq!(judge(&Status::resource_exhausted("too many")).again, Retry::Never);
         assert_eq!(judge(&Status::aborted("moved")).again, Retry::Never);
+    }
+
+    #[test]
+    fn a_reason_with_a_code_of_its_own_keeps_it_while_the_call_is_tried_again() {
+        let details = ErrorDetails::with_error_info("VAULT_DENIED", "colophon", HashMap::new());
+        let miss = judge(&Status::with_error_details(Code::Unavailable, "no policy", details));
+        assert_eq!((miss.problem.exit, miss.again), (Exit::NotPermitted, Retry::Backoff));
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use colophon_api::v1::{
-    release_service_client::ReleaseServiceClient, tag_service_client::TagServiceClient,
+    freeze_service_client::FreezeServiceClient, release_service_client::ReleaseServiceClient,
+    tag_service_client::TagServiceClient,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{
@@ -32,6 +33,8 @@ pub struct Client {
     pub releases: ReleaseServiceClient<Transport>,
     /// Answers from the ledger.
     pub tags: TagServiceClient<Transport>,
+    /// Stops all moves for a time.
+    pub freezes: FreezeServiceClient<Transport>,
 }
 
 impl Client {
@@ -49,7 +52,9 @@ impl Client {
         Ok(Self {
             releases: ReleaseServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
-            tags: TagServiceClient::with_interceptor(channel, bearer)
+            tags: TagServiceClient::with_interceptor(channel.clone(), bearer.clone())
+                .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
+            freezes: FreezeServiceClient::with_interceptor(channel, bearer)
                 .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
         })
     }

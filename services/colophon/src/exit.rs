@@ -3,23 +3,65 @@
 
 use std::process::ExitCode;
 
+use colophon_api::v1::ReleaseState;
+use colophon_domain::Reason;
+
 use crate::text::{append, clean, paint_error};
+
+/// What `--help` says about the exit codes.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    every tag is where it should be; with --no-wait: the release was accepted
+  1    the release FAILED for a reason that has no code of its own
+  2    the command line is wrong
+  3    the server refused the request for a reason that has no code of its own
+  4    the release was still running when --timeout passed
+  5    the server could not be reached, or was not ready
+  6    a rule or a condition stands against it: TAG_IMMUTABLE, TAG_MOVED, ORDER_REGRESSION,
+       ORDER_KEY_MISMATCH, PLAN_CHANGED, PLAN_EXPIRED, NOT_IN_HISTORY, NOT_ENDED;
+       plan: not feasible
+  7    SUPERSEDED: a newer build has the tag, and nothing needs doing
+  8    the release was CANCELLED
+  9    the release ERRORED: its attempts are used up (ATTEMPTS_EXHAUSTED)
+  10   not permitted, or no credential: PERMISSION_DENIED, UNAUTHENTICATED, REGISTRY_DENIED,
+       REGISTRY_UNAUTHORIZED, VAULT_DENIED, CREDENTIAL_MISSING
+  11   the source: SOURCE_NOT_FOUND, SOURCE_GONE, UNSUPPORTED_MANIFEST
+  12   too late, or not now: EXPIRED, FROZEN
+  130  interrupted; an accepted release goes on
+The same reason gives the same code, whether the server refuses the request or the release ends
+with it.
+
+The token is read from COLOPHON_TOKEN or from a file (--token-file), never from an argument.";
 
 /// The exit codes, as they stand in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Every tag is where it should be, or the question was answered.
     Done,
-    /// The release ended `FAILED`, `ERRORED` or `CANCELLED`.
+    /// The release ended `FAILED`, and its reason has no code of its own.
     NotPublished,
     /// The command line is wrong, or a file that it names.
     Usage,
-    /// The server refused the request.
+    /// The server refused the request, and its reason has no code of its own.
     Refused,
     /// The release was still running when `--timeout` passed.
     StillRunning,
     /// The server could not be reached, or was not ready, for as long as it was tried.
     Unreachable,
+    /// A rule of a tag, a condition or a plan stands against it.
+    Guarded,
+    /// A newer release or build has the tag; nothing needs doing.
+    Superseded,
+    /// The release was stopped on request.
+    Cancelled,
+    /// The release ended `ERRORED`: its attempts are used up.
+    Errored,
+    /// Somebody lacks a permission or a credential: the caller, or the service.
+    NotPermitted,
+    /// The source is not there, or of no kind that is copied.
+    Source,
+    /// The time in which the release may move tags is over, or a freeze stops it.
+    NotNow,
     /// Stopped by a signal.
     Interrupted,
 }
@@ -34,7 +76,53 @@ impl Exit {
             Self::Refused => 3,
             Self::StillRunning => 4,
             Self::Unreachable => 5,
+            Self::Guarded => 6,
+            Self::Superseded => 7,
+            Self::Cancelled => 8,
+            Self::Errored => 9,
+            Self::NotPermitted => 10,
+            Self::Source => 11,
+            Self::NotNow => 12,
             Self::Interrupted => 130,
+        }
+    }
+
+    /// The code of a reason that has one of its own, however the reason was learned.
+    pub fn of_reason(reason: &str) -> Option<Self> {
+        match Reason::parse(reason)? {
+            Reason::TagImmutable
+            | Reason::TagMoved
+            | Reason::OrderRegression
+            | Reason::OrderKeyMismatch
+            | Reason::PlanChanged
+            | Reason::PlanExpired
+            | Reason::NotEnded
+            | Reason::NotInHistory => Some(Self::Guarded),
+            Reason::Superseded => Some(Self::Superseded),
+            Reason::Cancelled => Some(Self::Cancelled),
+            Reason::AttemptsExhausted => Some(Self::Errored),
+            Reason::PermissionDenied
+            | Reason::Unauthenticated
+            | Reason::RegistryDenied
+            | Reason::RegistryUnauthorized
+            | Reason::VaultDenied
+            | Reason::CredentialMissing => Some(Self::NotPermitted),
+            Reason::SourceNotFound | Reason::SourceGone | Reason::UnsupportedManifest => {
+                Some(Self::Source)
+            }
+            Reason::Expired | Reason::Frozen => Some(Self::NotNow),
+            _ => None,
+        }
+    }
+
+    /// The code of a release that has ended without success. Somebody who cancelled it knows
+    /// why it ended, whatever else was wrong with it.
+    pub fn of_release(state: ReleaseState, reason: &str) -> Self {
+        match (state, Self::of_reason(reason)) {
+            (ReleaseState::Cancelled, _) => Self::Cancelled,
+            (_, Some(exit)) => exit,
+            (ReleaseState::Errored, None) => Self::Errored,
+            _ => Self::NotPublished,
         }
     }
 }
@@ -79,9 +167,10 @@ impl Problem {
         self
     }
 
-    /// The text for stderr; `color` paints the first word.
+    /// The text for stderr; `color` paints the first word. What needs no doing is no error.
     pub fn render(&self, color: bool) -> String {
-        let mut text = paint_error(color).to_owned();
+        let calm = self.exit == Exit::Superseded;
+        let mut text = if calm { "note: " } else { paint_error(color) }.to_owned();
         if let Some(reason) = self.reason.as_deref().filter(|reason| !reason.is_empty()) {
             text.push_str(&clean(reason));
             text.push_str(": ");
@@ -101,20 +190,73 @@ impl Problem {
 mod tests {
     use super::*;
 
+    const ALL: [Exit; 14] = [
+        Exit::Done,
+        Exit::NotPublished,
+        Exit::Usage,
+        Exit::Refused,
+        Exit::StillRunning,
+        Exit::Unreachable,
+        Exit::Guarded,
+        Exit::Superseded,
+        Exit::Cancelled,
+        Exit::Errored,
+        Exit::NotPermitted,
+        Exit::Source,
+        Exit::NotNow,
+        Exit::Interrupted,
+    ];
+
+    /// The words of a text that stand for reasons.
+    fn reasons(text: &str) -> Vec<Reason> {
+        let letter = |character: char| character.is_ascii_uppercase() || character == '_';
+        text.split(|character| !letter(character)).filter_map(Reason::parse).collect()
+    }
+
     #[test]
-    fn the_guide_lists_every_code() {
+    fn the_guide_and_the_help_list_every_code_with_its_reasons() {
         let guide = include_str!("../../../docs/cli.md");
-        for exit in [
-            Exit::Done,
-            Exit::NotPublished,
-            Exit::Usage,
-            Exit::Refused,
-            Exit::StillRunning,
-            Exit::Unreachable,
-            Exit::Interrupted,
-        ] {
-            assert!(guide.contains(&format!("\n| {} | ", exit.code())), "{exit:?}");
+        for exit in ALL {
+            let row = format!("\n| {} | ", exit.code());
+            let (_, row) = guide.split_once(&row).unwrap_or_else(|| panic!("{exit:?}"));
+            let (_, help) = EXIT_CODES.split_once(&format!("\n  {:<5}", exit.code())).unwrap();
+            let help: Vec<&str> =
+                help.split_inclusive('\n').take_while(|line| !line.starts_with("The")).collect();
+            // The lines of this code: the first one, and those that are indented below it.
+            let more = help.iter().skip(1).take_while(|line| line.starts_with("       "));
+            let help: String = help.iter().take(1).chain(more).copied().collect();
+            for text in [row.lines().next().unwrap(), &help] {
+                for reason in Reason::ALL {
+                    let listed = reasons(text).contains(reason);
+                    let wanted = Exit::of_reason(reason.as_str()) == Some(exit);
+                    assert_eq!(listed, wanted, "{exit:?} {reason}: {text}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn the_state_decides_where_the_reason_has_no_code() {
+        use ReleaseState::{Cancelled, Errored, Failed};
+        for (state, reason, exit) in [
+            (Failed, "REGISTRY_PROTOCOL", Exit::NotPublished),
+            (Failed, "SOMETHING_NEW", Exit::NotPublished),
+            (Failed, "", Exit::NotPublished),
+            (Failed, "TAG_IMMUTABLE", Exit::Guarded),
+            (Errored, "ATTEMPTS_EXHAUSTED", Exit::Errored),
+            (Errored, "", Exit::Errored),
+            (Errored, "VAULT_DENIED", Exit::NotPermitted),
+            (Cancelled, "", Exit::Cancelled),
+            (Cancelled, "FROZEN", Exit::Cancelled),
+        ] {
+            assert_eq!(Exit::of_release(state, reason), exit, "{state:?} {reason}");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_doing_is_a_note() {
+        let problem = Problem::new(Exit::Superseded, "a newer build has it");
+        assert_eq!(problem.render(true), "note: a newer build has it\n");
     }
 
     #[test]

@@ -7,13 +7,16 @@ mod args;
 mod call;
 mod connect;
 mod exit;
+mod freeze;
 mod interrupt;
-mod moment;
+mod plan;
 mod progress;
 mod publish;
 mod queries;
 mod render;
-mod targets;
+mod rollback;
+mod settle;
+mod submit;
 mod text;
 mod watch;
 
@@ -43,12 +46,23 @@ async fn run(cli: Cli) -> Result<Answer, Problem> {
     let client = Client::new(&cli.connection)?;
     match cli.command {
         Command::Publish(args) => publish::publish(&client, *args).await,
+        Command::Plan(args) => plan::plan(&client, *args, &line()).await,
+        Command::Rollback(args) => rollback::rollback(&client, *args).await,
         Command::Release(args) => publish::show(&client, args).await,
         Command::Releases(args) => queries::releases(&client, args).await,
         Command::Cancel(args) => queries::cancel(&client, args).await,
         Command::History(args) => queries::history(&client, args).await,
         Command::Resolve(args) => queries::resolve(&client, args).await,
+        Command::Freeze(args) => freeze::freeze(&client, args).await,
+        Command::Freezes(args) => freeze::list(&client, &args).await,
+        Command::Lift(args) => freeze::lift(&client, args).await,
+        Command::Settle(args) => settle::settle(&client, args).await,
     }
+}
+
+/// The command line as it was typed; what is no Unicode cannot be shown again anyway.
+fn line() -> Vec<String> {
+    std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
 /// Whether stderr is a terminal whose owner did not ask for plain text (no-color.org).

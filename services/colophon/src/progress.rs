@@ -81,9 +81,10 @@ impl Lines {
             let repository = &publication.repository;
             now.push((repository.clone(), publication.state().short_name().to_owned()));
             for tag in &publication.tags {
-                let state = match tag.reason.as_str() {
-                    "" => tag.state().short_name().to_owned(),
-                    reason => format!("{} {reason}", tag.state().short_name()),
+                let state = match (tag.state().short_name(), tag.reason.as_str()) {
+                    (state, "") => state.to_owned(),
+                    (state, reason) if state == reason => state.to_owned(),
+                    (state, reason) => format!("{state} {reason}"),
                 };
                 now.push((format!("{repository}:{}", tag.tag), state));
             }
@@ -104,10 +105,11 @@ impl Lines {
 
 fn release_text(release: &Release) -> String {
     let state = release.state().short_name();
-    if release.state().ended() || release.waiting_for.is_empty() {
-        state.to_owned()
-    } else {
-        format!("{state}, waiting for: {}", release.waiting_for)
+    match (release.waiting_for.as_str(), release.waiting_reason.as_str()) {
+        ("", "") => state.to_owned(),
+        _ if release.state().ended() => state.to_owned(),
+        (what, "") | ("", what) => format!("{state}, waiting for: {what}"),
+        (what, reason) => format!("{state}, waiting for: {what} ({reason})"),
     }
 }
 
@@ -162,7 +164,12 @@ fn style(template: &str) -> Result<ProgressStyle, indicatif::style::TemplateErro
 }
 
 fn publication_text(publication: &Publication) -> String {
-    let open = [TagMoveState::Pending, TagMoveState::Moving, TagMoveState::Unknown];
+    let open = [
+        TagMoveState::Pending,
+        TagMoveState::Moving,
+        TagMoveState::Unknown,
+        TagMoveState::Restoring,
+    ];
     let done = publication.tags.iter().filter(|tag| !open.contains(&tag.state())).count();
     let tags = publication.tags.len();
     let state = publication.state().short_name();
@@ -202,6 +209,15 @@ mod tests {
         assert_eq!(
             lines.changes(&running),
             ["release 1 RUNNING, waiting for: vault is sealed", "b/x:1.4 MOVED"]
+        );
+        running.waiting_for = "until 14:02".into();
+        running.waiting_reason = "FROZEN".into();
+        let tag = &mut running.publications[0].tags[0];
+        tag.state = TagMoveState::Superseded.into();
+        tag.reason = "SUPERSEDED".into();
+        assert_eq!(
+            lines.changes(&running),
+            ["release 1 RUNNING, waiting for: until 14:02 (FROZEN)", "b/x:1.4 SUPERSEDED"]
         );
     }
 

@@ -47,6 +47,25 @@ pub fn short_digest(digest: &str) -> String {
     clean(&hex.chars().take(12).collect::<String>())
 }
 
+/// At most so many characters of a text; an ellipsis stands where some were left out. Of a
+/// repository or reference the end says more than the beginning.
+pub fn last_part(text: &str, limit: usize) -> String {
+    let count = text.chars().count();
+    if count <= limit {
+        return text.to_owned();
+    }
+    let skipped = count.saturating_sub(limit.saturating_sub(1));
+    std::iter::once('…').chain(text.chars().skip(skipped)).collect()
+}
+
+/// The same with the beginning of a text.
+pub fn first_part(text: &str, limit: usize) -> String {
+    if text.chars().count() <= limit {
+        return text.to_owned();
+    }
+    text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// A number of bytes with a unit of powers of 1024; negative ones, which no server sends, are 0.
 pub fn bytes(count: i64) -> String {
     indicatif::BinaryBytes(u64::try_from(count).unwrap_or(0)).to_string()
@@ -67,14 +86,35 @@ pub fn paint_error(color: bool) -> &'static str {
     if color { "\u{1b}[31merror:\u{1b}[0m " } else { "error: " }
 }
 
-/// Lines up columns by the widest cell; the last column is left as it is.
-pub fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]], indent: &str) -> String {
+fn widths<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> [usize; N] {
     let mut widths = head.map(|cell| cell.chars().count());
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
+    widths
+}
+
+/// Columns whose last one is cut so that a line has about `limit` characters. Of a long text at
+/// least a few words are left.
+pub fn narrow_columns<const N: usize>(
+    head: [&str; N],
+    mut rows: Vec<[String; N]>,
+    limit: usize,
+) -> String {
+    const LEAST: usize = 20;
+    let before: usize = widths(head, &rows).iter().take(N - 1).map(|width| width + 2).sum();
+    let left = limit.saturating_sub(before).max(LEAST);
+    for cell in rows.iter_mut().filter_map(|row| row.last_mut()) {
+        *cell = first_part(cell, left);
+    }
+    columns(head, &rows, "")
+}
+
+/// Lines up columns by the widest cell; the last column is left as it is.
+pub fn columns<const N: usize>(head: [&str; N], rows: &[[String; N]], indent: &str) -> String {
+    let widths = widths(head, rows);
     let mut text = String::new();
     let mut line = |cells: &[&str]| {
         let mut padded = String::new();
@@ -118,6 +158,20 @@ mod tests {
         assert_eq!(short_digest(""), "-");
         assert_eq!(bytes(1_572_864), "1.50 MiB");
         assert_eq!(bytes(-1), "0 B");
+    }
+
+    #[test]
+    fn long_texts_are_cut_where_they_say_least() {
+        assert_eq!(last_part("docker.io/acme/app:1.4", 10), "…e/app:1.4");
+        assert_eq!(first_part("because of the weekly", 8), "because…");
+        for text in ["größe", ""] {
+            assert_eq!((last_part(text, 5), first_part(text, 5)), (text.into(), text.into()));
+        }
+        let row = ["a".repeat(10), "why ".repeat(99)];
+        let text = narrow_columns(["X", "Y"], vec![row.clone()], 60);
+        assert_eq!(text.lines().map(|line| line.chars().count()).max(), Some(60));
+        let text = narrow_columns(["X", "Y"], vec![row], 10);
+        assert!(text.contains("why why why why why…"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use colophon_api::v1::{GetReleaseRequest, Release, ReleaseState};
+use colophon_api::v1::{GetReleaseRequest, Release, ReleaseState, TagMove, TagMoveState};
 
 use crate::{
     call::{Patience, call},
@@ -80,19 +80,52 @@ fn outcome(release: &Release) -> Option<Problem> {
         return None;
     }
     let state = release.state().short_name();
-    let mut problem = Problem::new(Exit::NotPublished, format!("release {} {state}", release.id));
+    let reason = cause(release);
+    let exit = Exit::of_release(release.state(), reason);
+    let mut problem = Problem::new(exit, format!("release {} {state}", release.id));
     if !release.message.is_empty() {
         problem.message = format!("{}: {}", problem.message, release.message);
     }
-    problem.reason = Some(release.state_reason.clone());
+    problem.reason = Some(reason.to_owned());
+    let calm = |tag: &TagMove| good(tag.state()) || tag.state() == TagMoveState::Superseded;
+    if exit == Exit::Superseded && tags(release).all(calm) {
+        problem.remedy = Some(
+            "nothing needs doing, unless this build is wanted all the same: what was accepted \
+             later, or is newer, has the tag"
+                .to_owned(),
+        );
+    }
     Some(problem)
+}
+
+/// The reason that the release ended for. A release that says `SUPERSEDED` while another of its
+/// tags was refused or failed must not look like one that needs no doing.
+fn cause(release: &Release) -> &str {
+    let failed = |tag: &&TagMove| {
+        matches!(tag.state(), TagMoveState::Refused | TagMoveState::Failed)
+            && !tag.reason.is_empty()
+    };
+    match release.state_reason.as_str() {
+        "SUPERSEDED" => tags(release).find(failed).map_or("SUPERSEDED", |tag| &tag.reason),
+        reason => reason,
+    }
+}
+
+fn tags(release: &Release) -> impl Iterator<Item = &TagMove> {
+    release.publications.iter().flat_map(|publication| &publication.tags)
+}
+
+/// Whether a tag in this state is as the release wants it.
+pub fn good(state: TagMoveState) -> bool {
+    matches!(state, TagMoveState::Moved | TagMoveState::Unchanged | TagMoveState::Kept)
 }
 
 fn still_running(release: &Release) -> Problem {
     let (id, state) = (&release.id, release.state().short_name());
-    let waiting = match release.waiting_for.as_str() {
-        "" => String::new(),
-        what => format!(", it waits for: {what}"),
+    let waiting = match (release.waiting_for.as_str(), release.waiting_reason.as_str()) {
+        ("", "") => String::new(),
+        (what, "") | ("", what) => format!(", it waits for: {what}"),
+        (what, reason) => format!(", it waits for: {what} ({reason})"),
     };
     let message = format!("release {id} is still {state} after --timeout{waiting}");
     Problem::new(Exit::StillRunning, message).remedy(goes_on(id))
@@ -115,20 +148,53 @@ fn goes_on(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use colophon_api::v1::Publication;
+
     use super::*;
 
     #[test]
     fn only_success_is_success() {
         let release = |state: ReleaseState| Release { state: state.into(), ..Release::default() };
         assert!(outcome(&release(ReleaseState::Succeeded)).is_none());
-        for state in [ReleaseState::Failed, ReleaseState::Errored, ReleaseState::Cancelled] {
-            assert_eq!(outcome(&release(state)).unwrap().exit, Exit::NotPublished);
+        for (state, exit) in [
+            (ReleaseState::Failed, Exit::NotPublished),
+            (ReleaseState::Errored, Exit::Errored),
+            (ReleaseState::Cancelled, Exit::Cancelled),
+        ] {
+            assert_eq!(outcome(&release(state)).unwrap().exit, exit);
         }
     }
 
     #[test]
+    fn superseded_needs_no_doing_unless_another_tag_failed() {
+        let tag = |state: TagMoveState| TagMove { state: state.into(), ..TagMove::default() };
+        let mut release = Release {
+            state: ReleaseState::Failed.into(),
+            state_reason: "SUPERSEDED".into(),
+            publications: vec![Publication {
+                tags: vec![tag(TagMoveState::Moved), tag(TagMoveState::Superseded)],
+                ..Publication::default()
+            }],
+            ..Release::default()
+        };
+        let problem = outcome(&release).unwrap();
+        assert_eq!(problem.exit, Exit::Superseded);
+        assert!(problem.remedy.unwrap().starts_with("nothing needs doing"));
+        release.publications[0].tags.push(tag(TagMoveState::NotAttempted));
+        let problem = outcome(&release).unwrap();
+        assert_eq!((problem.exit, problem.remedy), (Exit::Superseded, None));
+        let reason = "TAG_IMMUTABLE".into();
+        release.publications[0].tags.push(TagMove { reason, ..tag(TagMoveState::Refused) });
+        let problem = outcome(&release).unwrap();
+        assert_eq!(
+            (problem.exit, problem.reason.as_deref()),
+            (Exit::Guarded, Some("TAG_IMMUTABLE"))
+        );
+    }
+
+    #[test]
     fn a_timeout_says_what_the_release_waits_for() {
-        let release = Release {
+        let mut release = Release {
             id: "1".into(),
             state: ReleaseState::Running.into(),
             waiting_for: "vault is sealed".into(),
@@ -138,5 +204,7 @@ mod tests {
         assert_eq!(problem.exit, Exit::StillRunning);
         assert!(problem.message.ends_with("it waits for: vault is sealed"));
         assert!(problem.remedy.unwrap().contains("colophon cancel 1"));
+        release.waiting_reason = "VAULT_SEALED".into();
+        assert!(still_running(&release).message.ends_with("vault is sealed (VAULT_SEALED)"));
     }
 }

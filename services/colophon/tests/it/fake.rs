@@ -8,9 +8,11 @@ use std::{
 };
 
 use colophon_api::v1::{
-    CancelReleaseRequest, CreateReleaseRequest, GetReleaseRequest, GetTagRequest,
-    ListReleasesRequest, ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Release,
-    Tag,
+    CancelReleaseRequest, CreateFreezeRequest, CreateReleaseRequest, Freeze, GetReleaseRequest,
+    GetTagRequest, LiftFreezeRequest, ListFreezesRequest, ListFreezesResponse, ListReleasesRequest,
+    ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Plan, Release,
+    RollbackRequest, SettleTagRequest, Tag,
+    freeze_service_server::{FreezeService, FreezeServiceServer},
     release_service_server::{ReleaseService, ReleaseServiceServer},
     tag_service_server::{TagService, TagServiceServer},
 };
@@ -38,6 +40,18 @@ pub struct Script {
     pub create: VecDeque<Step<Release>>,
     /// Answers to `GetRelease`; the last one stays.
     pub get: VecDeque<Step<Release>>,
+    /// Answers to `Rollback`, in order.
+    pub rollback: VecDeque<Step<Release>>,
+    /// Answers to `PlanRelease`, in order.
+    pub plan: VecDeque<Step<Plan>>,
+    /// Answers to `SettleTag`, in order.
+    pub settle: VecDeque<Step<Tag>>,
+    /// Answers to `CreateFreeze`, in order.
+    pub freeze: VecDeque<Step<Freeze>>,
+    /// The answer to `LiftFreeze`.
+    pub lift: Option<Freeze>,
+    /// The answer to `ListFreezes`.
+    pub freezes: ListFreezesResponse,
     /// The answer to `CancelRelease`.
     pub cancel: Option<Release>,
     /// All releases; the list is paged.
@@ -48,6 +62,18 @@ pub struct Script {
     pub tag: Option<Tag>,
     /// Every `CreateRelease` that arrived.
     pub created: Vec<CreateReleaseRequest>,
+    /// Every `Rollback` that arrived.
+    pub rolled_back: Vec<RollbackRequest>,
+    /// Every `PlanRelease` that arrived.
+    pub planned: Vec<CreateReleaseRequest>,
+    /// Every `SettleTag` that arrived.
+    pub settled: Vec<SettleTagRequest>,
+    /// Every `CreateFreeze` that arrived.
+    pub frozen: Vec<CreateFreezeRequest>,
+    /// Every `LiftFreeze` that arrived.
+    pub lifted: Vec<LiftFreezeRequest>,
+    /// Every `ListFreezes` that arrived.
+    pub listed_freezes: Vec<ListFreezesRequest>,
     /// Every `CancelRelease` that arrived.
     pub cancelled: Vec<CancelReleaseRequest>,
     /// Every `ListReleases` that arrived.
@@ -104,7 +130,8 @@ impl Fake {
         }
         let router = server
             .add_service(ReleaseServiceServer::new(self.service.clone()))
-            .add_service(TagServiceServer::new(self.service.clone()));
+            .add_service(TagServiceServer::new(self.service.clone()))
+            .add_service(FreezeServiceServer::new(self.service.clone()));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
@@ -145,11 +172,13 @@ impl Service {
     }
 }
 
-async fn play<T>(step: Step<T>) -> Result<Response<T>, Status> {
+/// Plays one step; without one the call was not expected.
+async fn play<T>(step: Option<Step<T>>) -> Result<Response<T>, Status> {
     match step {
-        Step::Answer(answer) => Ok(Response::new(answer)),
-        Step::Refuse(status) => Err(status),
-        Step::Hang => std::future::pending().await,
+        Some(Step::Answer(answer)) => Ok(Response::new(answer)),
+        Some(Step::Refuse(status)) => Err(status),
+        Some(Step::Hang) => std::future::pending().await,
+        None => Err(unexpected()),
     }
 }
 
@@ -168,7 +197,7 @@ impl ReleaseService for Service {
             script.created.push(request.into_inner());
             script.create.pop_front()
         };
-        play(step.unwrap_or(Step::Refuse(unexpected()))).await
+        play(step).await
     }
 
     async fn get_release(
@@ -184,7 +213,7 @@ impl ReleaseService for Service {
                 _ => script.get.pop_front(),
             }
         };
-        play(step.unwrap_or(Step::Refuse(unexpected()))).await
+        play(step).await
     }
 
     async fn list_releases(
@@ -210,6 +239,30 @@ impl ReleaseService for Service {
         script.cancelled.push(request.into_inner());
         script.cancel.clone().map(Response::new).ok_or_else(unexpected)
     }
+
+    async fn plan_release(
+        &self,
+        request: Request<CreateReleaseRequest>,
+    ) -> Result<Response<Plan>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.planned.push(request.into_inner());
+            script.plan.pop_front()
+        };
+        play(step).await
+    }
+
+    async fn rollback(
+        &self,
+        request: Request<RollbackRequest>,
+    ) -> Result<Response<Release>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.rolled_back.push(request.into_inner());
+            script.rollback.pop_front()
+        };
+        play(step).await
+    }
 }
 
 #[tonic::async_trait]
@@ -227,6 +280,51 @@ impl TagService for Service {
         let mut script = self.script(&request);
         script.asked_moves.push(request.into_inner());
         Ok(Response::new(script.moves.clone()))
+    }
+
+    async fn settle_tag(
+        &self,
+        request: Request<SettleTagRequest>,
+    ) -> Result<Response<Tag>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.settled.push(request.into_inner());
+            script.settle.pop_front()
+        };
+        play(step).await
+    }
+}
+
+#[tonic::async_trait]
+impl FreezeService for Service {
+    async fn create_freeze(
+        &self,
+        request: Request<CreateFreezeRequest>,
+    ) -> Result<Response<Freeze>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.frozen.push(request.into_inner());
+            script.freeze.pop_front()
+        };
+        play(step).await
+    }
+
+    async fn list_freezes(
+        &self,
+        request: Request<ListFreezesRequest>,
+    ) -> Result<Response<ListFreezesResponse>, Status> {
+        let mut script = self.script(&request);
+        script.listed_freezes.push(request.into_inner());
+        Ok(Response::new(script.freezes.clone()))
+    }
+
+    async fn lift_freeze(
+        &self,
+        request: Request<LiftFreezeRequest>,
+    ) -> Result<Response<Freeze>, Status> {
+        let mut script = self.script(&request);
+        script.lifted.push(request.into_inner());
+        script.lift.clone().map(Response::new).ok_or_else(unexpected)
     }
 }
 

@@ -6,16 +6,27 @@
     reason = "a helper of a test that fails fails the test"
 )]
 
+mod codes;
 mod fake;
+mod freezes;
 mod outcomes;
+mod plans;
 mod queries;
 mod robust;
+mod rollbacks;
+mod usage;
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    collections::HashMap,
+    process::{Command, Output, Stdio},
+};
 
 use colophon_api::v1::{
     Publication, PublicationState, Release, ReleaseState, TagKind, TagMove, TagMoveState,
 };
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::fake::Fake;
 
@@ -35,6 +46,19 @@ fn bare(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_colophon"));
     command.args(line.split_whitespace()).env_clear().stdin(Stdio::null());
     command
+}
+
+/// The same where a value holds spaces.
+fn colophon_with(fake: &Fake, arguments: &[&str]) -> Command {
+    let mut command = colophon(fake, "");
+    command.args(arguments);
+    command
+}
+
+/// A refusal as the server makes it.
+fn refusal(code: Code, reason: &str, message: &str) -> Status {
+    let details = ErrorDetails::with_error_info(reason, "colophon", HashMap::new());
+    Status::with_error_details(code, message, details)
 }
 
 /// How it ended: exit code, stdout, stderr.

@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, io::BufRead as _, process::Stdio};
 
-use colophon_api::v1::{Release, ReleaseState, TagMoveState, Target};
+use colophon_api::v1::{Guard, OlderPolicy, OnFailure, OrderKey, Release, Target, order_key::Key};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     ID, PUBLISH, TOKEN, bare, colophon,
     fake::{Fake, Step},
-    queued, ran, release, run, running, succeeded,
+    queued, ran, run, running, succeeded,
 };
 
 fn fake(create: Release, get: Vec<Release>) -> Fake {
@@ -53,7 +53,9 @@ fn every_option_reaches_the_request() {
     let fake = fake(queued(), vec![]);
     let line = "publish a/x:1 --to b/x --tag 1 --float latest --to c/x --float edge --float v1 \
                 --reason weekly --on-behalf-of ada --label team=web --label a=b --priority -7 \
-                --not-after 2026-11-03T16:02:00+02:00 --idempotency-key k1 --no-wait";
+                --not-after 2026-11-03T16:02:00+02:00 --idempotency-key k1 --no-wait \
+                --order number:1234 --if-older supersede --allow-backward --on-failure keep \
+                --plan p1 --break-glass";
     let ran = run(colophon(&fake, line));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.out.contains("QUEUED"));
@@ -63,6 +65,7 @@ fn every_option_reaches_the_request() {
         repository: repository.into(),
         unique_tags: unique.iter().map(|&tag| tag.into()).collect(),
         floating_tags: floating.iter().map(|&tag| tag.into()).collect(),
+        guards: Vec::new(),
     };
     assert_eq!(
         request.targets,
@@ -72,22 +75,42 @@ fn every_option_reaches_the_request() {
     assert_eq!((request.reason.as_str(), request.on_behalf_of.as_str()), ("weekly", "ada"));
     assert_eq!(request.labels["team"], "web");
     assert_eq!(request.not_after.unwrap().to_string(), "2026-11-03T14:02:00Z");
-    assert_eq!(request.idempotency_key, "k1");
+    assert_eq!((request.idempotency_key.as_str(), request.plan.as_str()), ("k1", "p1"));
+    assert_eq!(request.order_key, Some(OrderKey { key: Some(Key::Number(1234)) }));
+    assert_eq!(request.if_older(), OlderPolicy::Supersede);
+    assert_eq!(request.on_failure(), OnFailure::Keep);
+    assert!(request.allow_backward && request.break_glass);
+    assert_eq!((request.semver.as_str(), request.semver_moves_pre_release), ("", false));
 }
 
 #[test]
-fn what_was_not_published_exits_with_1() {
-    for state in [ReleaseState::Failed, ReleaseState::Errored, ReleaseState::Cancelled] {
-        let mut ended = release(state, TagMoveState::NotAttempted);
-        ended.state_reason = "TAG_IMMUTABLE".into();
-        ended.message = "1.4.2 is at another\u{1b}[2J digest".into();
-        let fake = fake(queued(), vec![ended]);
-        let ran = run(colophon(&fake, PUBLISH));
-        assert_eq!(ran.code, Some(1), "{}", ran.err);
-        assert!(ran.err.contains("error: TAG_IMMUTABLE: release"), "{}", ran.err);
-        assert!(ran.out.contains("NOT_ATTEMPTED"), "{}", ran.out);
-        assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'));
-    }
+fn conditions_and_a_version_reach_the_request() {
+    let fake = fake(queued(), vec![]);
+    fake.script().create.push_back(Step::Answer(queued()));
+    let digest = succeeded().digest;
+    let line = format!(
+        "publish a/x:1 --to b/x --float 1.4 --expect 1.4={digest} --order-of 1.4=semver:1.4.2 \
+         --to c/x --tag 1 --expect 1=none --no-wait"
+    );
+    assert_eq!(run(colophon(&fake, &line)).code, Some(0));
+    let line =
+        "publish a/x:1 --semver v1.4.2-rc.1 --semver-pre-release --to b/x --to c/x --no-wait";
+    assert_eq!(run(colophon(&fake, line)).code, Some(0));
+    let script = fake.script();
+    let [first, second] = &script.created[..] else { panic!("two requests") };
+    let key = Some(OrderKey { key: Some(Key::Semver("1.4.2".into())) });
+    let guard = |tag: &str, expected_digest: &str, order_key| Guard {
+        tag: tag.into(),
+        expected_digest: expected_digest.into(),
+        order_key,
+    };
+    assert_eq!(first.targets[0].guards, [guard("1.4", &digest, key)]);
+    assert_eq!(first.targets[1].guards, [guard("1", "none", None)]);
+    assert_eq!((first.if_older, first.on_failure, first.order_key.clone()), (0, 0, None));
+    assert_eq!(second.semver, "v1.4.2-rc.1");
+    assert!(second.semver_moves_pre_release);
+    assert_eq!(second.targets.len(), 2);
+    assert!(second.targets.iter().all(|target| target.unique_tags.is_empty()));
 }
 
 #[test]
@@ -106,7 +129,7 @@ fn a_refusal_exits_with_3_and_says_what_to_do() {
         Code::Aborted,
         Code::Internal,
     ] {
-        let details = ErrorDetails::with_error_info("TAG_IMMUTABLE", "colophon", metadata.clone());
+        let details = ErrorDetails::with_error_info("SOME_REASON", "colophon", metadata.clone());
         let fake = Fake::start();
         let status = Status::with_error_details(code, "1.4.2 is elsewhere", details);
         fake.script().create.push_back(Step::Refuse(status));
@@ -115,7 +138,7 @@ fn a_refusal_exits_with_3_and_says_what_to_do() {
         assert_eq!(ran.out, "");
         assert_eq!(
             ran.err,
-            "error: TAG_IMMUTABLE: 1.4.2 is elsewhere\n  \
+            "error: SOME_REASON: 1.4.2 is elsewhere\n  \
              field: targets[0].unique_tags[0]\n  \
              remedy: choose another\u{fffd}2J tag\n"
         );
@@ -177,28 +200,6 @@ fn an_interruption_says_that_the_release_goes_on() {
 }
 
 #[test]
-fn a_wrong_command_line_exits_with_2_before_anything_is_sent() {
-    let fake = Fake::start();
-    for line in [
-        "",
-        "publish",
-        "publish a/x:1",
-        "publish a/x:1 --to b/x",
-        "publish a/x:1 --tag 1 --to b/x --tag 2",
-        "publish a/x:1 --to b/x --tag 1 --not-after tomorrow",
-        "publish a/x:1 --to b/x --tag 1 --timeout soon",
-        "releases --state DONE",
-        "history a/x@y",
-        "resolve b/x:1 --token hush",
-    ] {
-        let output = colophon(&fake, line).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{line}");
-        assert!(!output.stderr.is_empty(), "{line}");
-    }
-    assert!(fake.script().authorization.is_empty());
-}
-
-#[test]
 fn the_server_and_the_token_are_needed_and_kept_from_strangers() {
     let ran = run(bare("releases"));
     assert_eq!(ran.code, Some(2));
@@ -222,4 +223,13 @@ fn help_and_version_are_there() {
     let ran = run(help);
     assert_eq!(ran.code, Some(0));
     assert!(ran.out.contains("Exit codes:") && ran.out.contains("2h ago"), "{}", ran.out);
+    for option in ["--order-of <TAG=KIND:VALUE>", "--expect <TAG=DIGEST>", "--plan <ID>"] {
+        assert!(ran.out.contains(option), "{option}: {}", ran.out);
+    }
+    let ran = run(bare("plan --help"));
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.out.contains("Exits with 0 if nothing stands against it"), "{}", ran.out);
+    for option in ["--no-wait", "--timeout", "--idempotency-key", "--plan"] {
+        assert!(!ran.out.contains(option), "{option}: {}", ran.out);
+    }
 }

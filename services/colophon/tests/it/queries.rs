@@ -105,3 +105,36 @@ fn resolve_says_how_certain_its_answer_is() {
     let script = fake.script();
     assert_eq!(script.asked_tags[0].at.unwrap().to_string(), "2026-11-01T10:00:00Z");
 }
+
+#[test]
+fn resolve_tells_a_tag_that_is_not_there_from_one_that_nobody_knows() {
+    for (certainty, said) in
+        [(Certainty::Unknown, "not known"), (Certainty::LastObserved, "no such tag")]
+    {
+        let fake = Fake::start();
+        fake.script().tag = Some(Tag { certainty: certainty.into(), ..Tag::default() });
+        let ran = run(colophon(&fake, "resolve ghcr.io/a/x:1"));
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        assert!(ran.out.contains(&format!("digest     {said}\n")), "{}", ran.out);
+    }
+}
+
+#[test]
+fn a_release_says_what_it_is_and_what_it_waits_for() {
+    let fake = Fake::start();
+    let waiting = Release {
+        purpose: "rollback".into(),
+        waiting_for: "docker.io/a/* until 14:02: audit".into(),
+        waiting_reason: "FROZEN".into(),
+        ..running()
+    };
+    fake.script().get.push_back(Step::Answer(waiting));
+    let ran = run(colophon(&fake, &format!("release {ID}")));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("purpose  rollback\n"), "{}", ran.out);
+    let waits = "waits    FROZEN, docker.io/a/* until 14:02: audit\n";
+    assert!(ran.out.contains(waits), "{}", ran.out);
+    let ran = run(colophon(&fake, &format!("release {ID} --wait --timeout 200ms")));
+    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    assert!(ran.err.contains("until 14:02: audit (FROZEN)"), "{}", ran.err);
+}

@@ -100,7 +100,7 @@ fn a_restart_while_waiting_does_not_fail_the_pipeline() {
 fn a_refusal_while_waiting_says_that_the_release_goes_on() {
     let fake = Fake::start();
     fake.script().create.push_back(Step::Answer(queued()));
-    fake.script().get.push_back(Step::Refuse(Status::unauthenticated("the token has expired")));
+    fake.script().get.push_back(Step::Refuse(Status::not_found("no such release")));
     let ran = run(colophon(&fake, PUBLISH));
     assert_eq!(ran.code, Some(3), "{}", ran.err);
     assert!(ran.err.contains(&format!("what became of release {ID}")), "{}", ran.err);
