@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use colophon_domain::RegistryHost;
+use colophon_domain::{RegistryHost, RuleConfig};
 use colophon_engine::WorkSettings;
 use colophon_registry::RegistryConfig;
 use colophon_server::{CallerConfig, ConnectionLimits, ServerSettings};
@@ -31,6 +31,9 @@ pub(crate) struct Config {
     /// The registries that releases may name. There is no other.
     #[serde(default, rename = "registry")]
     pub(crate) registries: Vec<RegistrySection>,
+    /// Which tags of which repositories are unique, follow versions, and are kept.
+    #[serde(default, rename = "repository")]
+    pub(crate) repositories: Vec<RuleConfig>,
     /// Who may call, and what they may do.
     #[serde(default, rename = "caller")]
     pub(crate) callers: Vec<CallerConfig>,

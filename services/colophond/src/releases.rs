@@ -1,10 +1,11 @@
 //! The engine, as the server wants to see it.
 
 use colophon_domain::{
-    EntryQuery, EntryView, Failure, Principal, Reason, ReleaseQuery, ReleaseRequest, ReleaseView,
-    Repository, RepositoryPattern, Result, Tag, TagView, Visibility,
+    EntryQuery, EntryView, Failure, FreezeRequest, FreezeView, PlanView, Principal, Reason,
+    ReleaseQuery, ReleaseRequest, ReleaseView, Repository, RepositoryPattern, Result,
+    RollbackRequest, Settlement, Tag, TagView, Visibility,
 };
-use colophon_engine::Engine;
+use colophon_engine::{Author, Engine};
 use colophon_server::Releases;
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
@@ -46,6 +47,58 @@ impl Releases for Service {
                 .await?
                 .ok_or_else(|| Failure::new(Reason::Internal, "a cancelled release cannot be read"))
         })
+    }
+
+    fn plan(&self, _caller: Principal, request: ReleaseRequest) -> BoxFuture<'_, Result<PlanView>> {
+        Box::pin(async move { self.0.plan(&request).await })
+    }
+
+    fn rollback(
+        &self,
+        caller: Principal,
+        request: RollbackRequest,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        Box::pin(async move { self.0.rollback(&caller.name, &request).await })
+    }
+
+    fn settle(
+        &self,
+        caller: Principal,
+        repository: Repository,
+        tag: Tag,
+        settlement: Settlement,
+        reason: String,
+        on_behalf_of: String,
+    ) -> BoxFuture<'_, Result<TagView>> {
+        Box::pin(async move {
+            let author = Author { principal: caller.name, on_behalf_of, reason };
+            self.0.settle(&repository, &tag, settlement, &author).await
+        })
+    }
+
+    fn freeze(
+        &self,
+        caller: Principal,
+        request: FreezeRequest,
+    ) -> BoxFuture<'_, Result<FreezeView>> {
+        Box::pin(async move { self.0.freeze(&caller.name, &request).await })
+    }
+
+    fn freezes(&self, include_ended: bool) -> BoxFuture<'_, Result<Vec<FreezeView>>> {
+        Box::pin(async move { self.0.freezes(include_ended).await })
+    }
+
+    fn find_freeze(&self, id: Uuid) -> BoxFuture<'_, Result<Option<FreezeView>>> {
+        Box::pin(async move { self.0.find_freeze(id).await })
+    }
+
+    fn lift(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<FreezeView>> {
+        Box::pin(async move { self.0.lift(&caller.name, id, &reason).await })
     }
 
     fn tag(

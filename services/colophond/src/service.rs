@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use colophon_domain::{
-    Access, Credential, CredentialSource, Repository, SystemClock, SystemEntropy,
+    Access, Credential, CredentialSource, Repository, SystemClock, SystemEntropy, TagRules,
 };
 use colophon_engine::{Engine, Worker};
 use colophon_registry::Registries;
@@ -51,7 +51,13 @@ impl Parts {
             None => Arc::new(Anonymous),
         };
         let registries = Registries::new(registries, credentials)?;
-        let engine = Engine::new(store.clone(), registries, Arc::new(SystemClock), config.worker);
+        let engine = Engine::new(
+            store.clone(),
+            registries,
+            (Arc::new(SystemClock), Arc::new(SystemEntropy)),
+            TagRules::new(config.repositories)?,
+            config.worker,
+        );
         Ok(Self {
             store,
             engine,
