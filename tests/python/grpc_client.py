@@ -11,14 +11,20 @@ import time
 
 import grpc
 from google.protobuf import descriptor_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
-from colophon.v1 import release_pb2, release_pb2_grpc, tag_pb2, tag_pb2_grpc
+from colophon.v1 import freeze_pb2, freeze_pb2_grpc, release_pb2, release_pb2_grpc
+from colophon.v1 import tag_pb2, tag_pb2_grpc
 
-SERVICES = ["colophon.v1.ReleaseService", "colophon.v1.TagService"]
+SERVICES = [
+    "colophon.v1.FreezeService",
+    "colophon.v1.ReleaseService",
+    "colophon.v1.TagService",
+]
 
 
 def failure(call, *arguments, **options):
@@ -65,6 +71,7 @@ def main():
     channel = grpc.insecure_channel(given["address"], options=[("grpc.enable_http_proxy", 0)])
     releases = release_pb2_grpc.ReleaseServiceStub(channel)
     tags = tag_pb2_grpc.TagServiceStub(channel)
+    freezes = freeze_pb2_grpc.FreezeServiceStub(channel)
     who = [("authorization", "Bearer " + given["token"])]
 
     def target(repository=given["target"], unique=(), floating=()):
@@ -114,6 +121,29 @@ def main():
     assert [move.kind for move in moves.moves] == ["confirmed", "intent"], moves
     assert len(moves.moves[0].leaf_hash) == 32 and json.loads(moves.moves[0].body), moves
 
+    # A plan shows that all is done, and can be followed; both need no more than that.
+    plan = releases.PlanRelease(request(), metadata=who, timeout=30)
+    unchanged = release_pb2.TAG_MOVE_STATE_UNCHANGED
+    assert plan.feasible and plan.digest == release.digest, plan
+    assert [tag.outcome for tag in plan.publications[0].tags] == [unchanged] * 2, plan
+    followed = releases.CreateRelease(request(plan=plan.id), metadata=who, timeout=30)
+    assert followed.plan == plan.id, followed
+    # A freeze holds until it is lifted.
+    end = Timestamp()
+    end.FromSeconds(int(time.time()) + 3600)
+    freeze = freeze_pb2.CreateFreezeRequest(
+        pattern=given["target"] + "/below", reason="a test", end_time=end
+    )
+    freeze = freezes.CreateFreeze(freeze, metadata=who, timeout=30)
+    listed = freezes.ListFreezes(freeze_pb2.ListFreezesRequest(), metadata=who, timeout=30)
+    assert list(listed.freezes) == [freeze] and freeze.active, listed
+    lift = freeze_pb2.LiftFreezeRequest(id=freeze.id)
+    assert not freezes.LiftFreeze(lift, metadata=who, timeout=30).active
+    # Back to where it is: a release of its own.
+    back = release_pb2.RollbackRequest(reference=reference, digest=release.digest, reason="a test")
+    back = releases.Rollback(back, metadata=who, timeout=30)
+    assert (back.purpose, back.digest) == ("rollback", release.digest), back
+
     # Errors: the same requests are made by REST.
     def create(*arguments, **fields):
         call = request(*arguments, **fields)
@@ -126,6 +156,11 @@ def main():
     cancel = release_pb2.CancelReleaseRequest(id=release.id)
     future = tag_pb2.GetTagRequest(reference=reference)
     future.at.FromJsonString("2999-01-01T00:00:00Z")
+    far = release_pb2.RollbackRequest(reference=reference, steps=9, reason="a test")
+    endless = freeze_pb2.CreateFreezeRequest(pattern="*", reason="a test")
+    settle = tag_pb2.SettleTagRequest(
+        reference=reference, settled_as=tag_pb2.SETTLED_AS_MOVED, reason="a test"
+    )
     errors = {
         "no source": create(source=""),
         "no reference": create(source="a b"),
@@ -137,6 +172,10 @@ def main():
         "page token": told(failure(releases.ListReleases, list_page, metadata=who)),
         "too late": told(failure(releases.CancelRelease, cancel, metadata=who)),
         "the future": told(failure(tags.GetTag, future, metadata=who)),
+        "no such plan": create(plan="p2"),
+        "too far back": told(failure(releases.Rollback, far, metadata=who)),
+        "no end": told(failure(freezes.CreateFreeze, endless, metadata=who)),
+        "nothing to settle": told(failure(tags.SettleTag, settle, metadata=who)),
         "nobody": told(failure(releases.GetRelease, by_id, metadata=nobody_knows)),
     }
 
@@ -173,7 +212,7 @@ def reflect(channel):
     """The services that the server names; it describes ours as proto/ does."""
     reflection = Reflection(channel, "v1")
     services = sorted(reflection.list_services())
-    for name, module in (("release", release_pb2), ("tag", tag_pb2)):
+    for name, module in (("freeze", freeze_pb2), ("release", release_pb2), ("tag", tag_pb2)):
         described = descriptor_pb2.FileDescriptorProto.FromString(
             reflection.file(f"colophon/v1/{name}.proto")
         )

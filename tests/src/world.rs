@@ -11,8 +11,8 @@ use tokio::process::Command;
 use crate::{Client, Database, Node, Site, SiteOptions, Vault, node::address_file};
 
 /// Everything that a new world may do: its first caller.
-const EVERYTHING: &str =
-    r#"[{ repositories = ["*"], actions = ["read", "publish", "move_floating", "cancel"] }]"#;
+const EVERYTHING: &str = r#"[{ repositories = ["*"], actions = ["read", "publish", "move_floating",
+    "cancel", "rollback", "freeze", "break_glass", "settle"] }]"#;
 
 /// Short times, so that what waits for a lease or a deadline does not wait long.
 const QUICK: &str = "lease = \"2s\"\nput_timeout = \"700ms\"\ngrace = \"700ms\"\n\
@@ -100,6 +100,12 @@ impl World {
     /// Makes a `[[registry]]` table known as it is written.
     pub fn registry_table(&mut self, toml: &str) {
         self.registries.push(toml.to_owned());
+    }
+
+    /// Makes rules for the tags of repositories known: `toml` is a `[[repository]]` table without
+    /// its title, and may end with a `[repository.retention]`.
+    pub fn rule(&mut self, toml: &str) {
+        self.registries.push(format!("[[repository]]\n{toml}\n"));
     }
 
     /// Starts `OpenBao`, which processes that are started afterwards read PATs from. `settings`

@@ -54,7 +54,7 @@ name = "release-pipeline"
 token_sha256 = {token_sha256:?}
 grants = [
     {{ repositories = ["{staging}/*"], actions = ["read"] }},
-    {{ repositories = ["{blue}/apps/*", "{green}/apps/*"], actions = ["read", "publish", "move_floating", "cancel"] }},
+    {{ repositories = ["{blue}/apps/*", "{green}/apps/*"], actions = ["read", "publish", "move_floating", "cancel", "rollback"] }},
 ]
 "#,
         address = file("address"),

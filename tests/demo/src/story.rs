@@ -1,5 +1,6 @@
-//! What the demo tells: two builds are pushed and published, the floating tags move from the
-//! first to the second, the ledger says so, and `skopeo` sees the same in every registry.
+//! What the demo tells: two builds are pushed and published as versions, the floating tags move
+//! from the first to the second, one of them goes back, the ledger says so, and `skopeo` sees the
+//! same in every registry.
 
 use std::fmt;
 
@@ -46,18 +47,23 @@ pub(crate) async fn tell(terminal: &Terminal, parts: &Parts) -> Result<Vec<Line>
     push(&shell, &staging, "build-1").await?;
     let first = digest(&shell, &staging, "staging/hello:build-1").await?;
 
-    terminal.heading("Colophon publishes it: a unique and two floating tags in each target");
+    terminal.heading("Colophon publishes it as a version: its own tag, and those that follow it");
     shell.export("COLOPHON_SERVER", &parts.server).await;
     shell.export("COLOPHON_TOKEN_FILE", "token").await;
-    publish(&shell, &staging, [&blue, &green], "build-1", "1.4.0").await?;
+    publish(&shell, "publish", &staging, [&blue, &green], "build-1", "1.4.0").await?;
     // To the millisecond, as one would type it; the releases lie further apart.
     let between = SystemClock.now();
     let between = between.replace_millisecond(between.millisecond())?.format(&Rfc3339)?;
 
-    terminal.heading("The next build: the floating tags move, the unique ones never do");
+    terminal.heading("The next build: what would happen, and then it does");
     push(&shell, &staging, "build-2").await?;
     let second = digest(&shell, &staging, "staging/hello:build-2").await?;
-    publish(&shell, &staging, [&blue, &green], "build-2", "1.4.1").await?;
+    publish(&shell, "plan", &staging, [&blue, &green], "build-2", "1.4.1").await?;
+    publish(&shell, "publish", &staging, [&blue, &green], "build-2", "1.4.1").await?;
+
+    terminal.heading("In one place it was a mistake: the tag goes back");
+    let back = format!("colophon rollback {green}:latest --reason \"the shop does not start\"");
+    shell.run(&back).await?;
 
     terminal.heading("The ledger: which digest the tag pointed to, before and after");
     shell.run(&format!("colophon history {green}:latest")).await?;
@@ -76,9 +82,9 @@ pub(crate) async fn tell(terminal: &Terminal, parts: &Parts) -> Result<Vec<Line>
     terminal.heading("skopeo asks the registries themselves");
     shell.export("REGISTRY_AUTH_FILE", "logins.json").await;
     let mut lines = vec![line("latest between the releases (ledger)", &first, then)];
-    for repository in [&blue, &green] {
+    for (repository, latest) in [(&blue, &second), (&green, &first)] {
         for (tag, wanted) in
-            [("1.4.0", &first), ("1.4.1", &second), ("1.4", &second), ("latest", &second)]
+            [("1.4.0", &first), ("1.4.1", &second), ("1.4", &second), ("latest", latest)]
         {
             let tls = if repository == &blue { "--tls-verify=false" } else { "--cert-dir certs" };
             let seen = inspect(&shell, tls, &format!("{repository}:{tag}")).await?;
@@ -116,6 +122,7 @@ async fn inspect(shell: &Shell<'_>, tls: &str, reference: &str) -> Result<String
 
 async fn publish(
     shell: &Shell<'_>,
+    command: &str,
     staging: &str,
     [blue, green]: [&str; 2],
     build: &str,
@@ -123,9 +130,8 @@ async fn publish(
 ) -> Result<()> {
     shell
         .run(&format!(
-            "colophon publish {staging}/staging/hello:{build} \\\n    \
-             --to {blue} --tag {version} --float 1.4 --float latest \\\n    \
-             --to {green} --tag {version} --float 1.4 --float latest \\\n    \
+            "colophon {command} {staging}/staging/hello:{build} --semver {version} \\\n    \
+             --to {blue} --to {green} \\\n    \
              --reason \"release {version}\""
         ))
         .await

@@ -128,7 +128,7 @@ async fn what_was_published_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn a_release_that_did_not_succeed_ends_with_1() {
+async fn a_release_that_did_not_succeed_ends_with_the_code_of_its_reason() {
     let mut scene = scene().await;
     let (source, app) = (scene.staging.reference("app", "1"), scene.target.repository("app"));
     let publish = ["publish", &source, "--to", &app, "--tag", "1"];
@@ -138,7 +138,7 @@ async fn a_release_that_did_not_succeed_ends_with_1() {
     let (code, cancelled) = scene.json(&["cancel", id, "--reason", "wrong"]).await;
     assert_eq!((code, state(&cancelled).as_str()), (0, "CANCELLED CANCELLED"));
     let (code, _, err) = scene.run(&["release", id, "--wait"]).await;
-    assert_eq!(code, 1, "{err}");
+    assert_eq!(code, 8, "{err}");
     assert!(err.contains("CANCELLED"), "{err}");
     // Without --wait it was asked for the state, and gives it.
     assert_eq!(scene.run(&["release", id]).await.0, 0);
@@ -147,9 +147,9 @@ async fn a_release_that_did_not_succeed_ends_with_1() {
     let other = ImageSpec::tiny("other").build().await.unwrap();
     scene.target.push_built(&other, "app", "1").await.unwrap();
     let (code, failed) = scene.json(&publish).await;
-    assert_eq!((code, state(&failed).as_str()), (1, "FAILED TAG_IMMUTABLE"));
+    assert_eq!((code, state(&failed).as_str()), (6, "FAILED TAG_IMMUTABLE"));
     let (code, out, err) = scene.run(&publish).await;
-    assert_eq!(code, 1, "{out}{err}");
+    assert_eq!(code, 6, "{out}{err}");
     assert!(err.contains("TAG_IMMUTABLE") && err.contains(other.digest()), "{err}");
     assert!(out.contains("REFUSED"), "{out}");
 }
@@ -184,7 +184,7 @@ async fn a_wrong_command_line_ends_with_2() {
 }
 
 #[tokio::test]
-async fn what_the_server_refuses_ends_with_3() {
+async fn what_the_server_refuses_ends_with_3_or_the_code_of_its_reason() {
     let scene = scene().await;
     let (source, app) = (scene.staging.reference("app", "1"), scene.target.repository("app"));
     let cases: [(&[&str], &str, &str); 6] = [
@@ -205,7 +205,8 @@ async fn what_the_server_refuses_ends_with_3() {
     ];
     for (line, reason, field) in cases {
         let (code, out, err) = scene.run(line).await;
-        assert_eq!((code, out.as_str()), (3, ""), "{line:?}: {err}");
+        let wanted = if reason == "SOURCE_NOT_FOUND" { 11 } else { 3 };
+        assert_eq!((code, out.as_str()), (wanted, ""), "{line:?}: {err}");
         assert!(err.contains(reason) && err.contains(&format!("field: {field}")), "{err}");
     }
     // Without a token, and with somebody else's.
@@ -217,7 +218,7 @@ async fn what_the_server_refuses_ends_with_3() {
         }
         let output = command.output().await.unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(3), "{err}");
+        assert_eq!(output.status.code(), Some(10), "{err}");
         assert!(err.contains("UNAUTHENTICATED") && !err.contains("clp_unknown"), "{err}");
     }
 }

@@ -177,6 +177,8 @@ async fn every_key_of_the_configuration_is_described() {
             "[[registry.credentials]]",
             "[[registry]]\nhost = \"ghcr.io\"\n[[registry.credentials]]".to_owned(),
         ),
+        ("[[repository]]", "[[repository]]".to_owned()),
+        ("[repository.retention]", "[[repository]]\n[repository.retention]".to_owned()),
         ("[[caller]]", "[[caller]]".to_owned()),
         ("[[caller.grants]]", "[[caller]]\n[[caller.grants]]".to_owned()),
         ("[worker]", "[worker]".to_owned()),
@@ -232,6 +234,7 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
     let target = world.site(SiteOptions::default()).await.unwrap();
     let node = world.run().await.unwrap();
     staging.push(&ImageSpec::tiny("docs"), "acme/app", "build-4711").await.unwrap();
+    staging.push(&ImageSpec::tiny("mended"), "acme/app", "build-4712").await.unwrap();
     let text = page("docs/api.md")
         .replace("registry.corp.lan:5000", &staging.host())
         .replace("ghcr.io", &target.host());
@@ -273,7 +276,15 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
     let history = format!(" confirmed  -> {digest} ci: weekly release");
     assert!(lines[12].ends_with(&history), "{said}");
     assert_eq!(lines[13], lines[14], "the leaf hash is that of the body: {said}");
-    assert_eq!(lines[15..], ["409", "NOT_CANCELLABLE"], "{said}");
+    let rest = [
+        &["409", "NOT_CANCELLABLE", "true"][..],
+        &["1.4.3 TAG_MOVE_STATE_MOVED", "1.4 TAG_MOVE_STATE_MOVED"],
+        &["1 TAG_MOVE_STATE_MOVED", "latest TAG_MOVE_STATE_MOVED"],
+        &["RELEASE_STATE_SUCCEEDED", "edge TAG_MOVE_STATE_MOVED"],
+        &["rollback", "RELEASE_STATE_SUCCEEDED", digest],
+        &["holidays true", "false", "ci", "409", "NOT_UNKNOWN"],
+    ];
+    assert_eq!(lines[15..], rest.concat(), "{said}");
 
     let python = root().join(".cache/venv/bin/python");
     assert!(python.is_file(), "run `make setup`: there is no {}", python.display());
@@ -286,5 +297,7 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
     run(&python, &[&compile[..], &protos].concat()).await;
     let program = blocks(&text, "python").concat();
     let said = run(&python, &["-c", &program]).await;
-    assert_eq!(said.trim(), format!("{id} RELEASE_STATE_SUCCEEDED"));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "the release, the one that was planned and the rollback: {said}");
+    assert_eq!(lines[2], format!("{id} RELEASE_STATE_SUCCEEDED"));
 }

@@ -35,6 +35,7 @@ async fn stubs(folder: &Path) {
         .arg(format!("--python_out={}", folder.display()))
         .arg(format!("--grpc_python_out={}", folder.display()))
         .args([
+            "colophon/v1/freeze.proto",
             "colophon/v1/release.proto",
             "colophon/v1/tag.proto",
             "google/api/annotations.proto",
@@ -87,6 +88,7 @@ async fn python_uses_the_whole_contract_and_hears_the_same_reasons_as_on_rest() 
     });
     let printed = run(&made, &given).await;
     let services = json!([
+        "colophon.v1.FreezeService",
         "colophon.v1.ReleaseService",
         "colophon.v1.TagService",
         "grpc.health.v1.Health",
@@ -109,6 +111,16 @@ async fn python_uses_the_whole_contract_and_hears_the_same_reasons_as_on_rest() 
     let future = [("reference", reference.as_str()), ("at", "2999-01-01T00:00:00Z")];
     let unknown = "/v1/releases/019a4d1c-0000-7000-8000-000000000001";
     let garbage = [("page_token", "garbage")];
+    let post = async |path: &str, body: &Value| -> Answer {
+        client.call(Method::POST, path, &[], Some(body)).await.unwrap()
+    };
+    let mut planned = request(&source, &both);
+    planned["plan"] = json!("p2");
+    let far = json!({ "reference": reference, "steps": 9, "reason": "a test" });
+    let endless = json!({ "pattern": "*", "reason": "a test" });
+    let settle = json!({
+        "reference": reference, "settledAs": "SETTLED_AS_MOVED", "reason": "a test",
+    });
     let by_rest = [
         ("no source", create("", &both).await),
         ("no reference", create("a b", &both).await),
@@ -120,6 +132,10 @@ async fn python_uses_the_whole_contract_and_hears_the_same_reasons_as_on_rest() 
         ("page token", get(&client, "/v1/releases", &garbage).await),
         ("too late", client.cancel(release).await.unwrap()),
         ("the future", get(&client, "/v1/tag", &future).await),
+        ("no such plan", client.create(&planned).await.unwrap()),
+        ("too far back", post("/v1/rollbacks", &far).await),
+        ("no end", post("/v1/freezes", &endless).await),
+        ("nothing to settle", post("/v1/tag/settle", &settle).await),
         ("nobody", get(&nobody, &format!("/v1/releases/{release}"), &[]).await),
     ];
     assert_eq!(printed["errors"].as_object().unwrap().len(), by_rest.len());

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use colophon_testkit::{image::ImageSpec, wait::wait_until};
+use colophon_testkit::{image::ImageSpec, proxy::Fault, wait::wait_until};
 use colophon_tests::{Client, Node, PATIENCE, Site, SiteOptions, World};
 use serde_json::Value;
 use sqlx::{PgConnection, Postgres, Transaction};
@@ -18,7 +18,8 @@ pub(crate) const TIMES: &str = "lease = \"2s\"\nput_timeout = \"1s\"\ngrace = \"
                                 max_attempts = 30\n";
 
 /// Times in which a slow machine gets everything done that a test does meanwhile. What waits for
-/// them is helped by [`Crew::lease_ends`] and [`Crew::intents_are_due`].
+/// them is helped by [`Crew::time_passes`], [`Crew::lease_ends`] and
+/// [`Crew::intents_are_due`].
 pub(crate) const LONG_TIMES: &str = "lease = \"60s\"\nput_timeout = \"25s\"\n\
                                      grace = \"5s\"\npoll_interval = \"50ms\"\n\
                                      backoff_min = \"50ms\"\nbackoff_max = \"500ms\"\n\
@@ -211,6 +212,41 @@ impl Crew {
         sqlx::query("DROP FUNCTION IF EXISTS stop_commits() CASCADE").execute(pool).await.unwrap();
     }
 
+    /// Lets the time be over of what dead workers have left of a release: their leases, and the
+    /// intents that are open then. What others do with it at the same time keeps its time.
+    pub(crate) async fn time_passes(&self, release: &str) {
+        let pool = self.world.database().pool();
+        let dead: Vec<String> = self.dead.iter().map(|node| format!("/{}", node.id())).collect();
+        let dead = format!("({})$", dead.join("|"));
+        let open: Vec<String> = sqlx::query_scalar(
+            "SELECT i.intent_id::text FROM open_intent i JOIN tag_move m ON m.id = i.tag_move_id
+             JOIN job j ON j.publication_id = m.publication_id
+             WHERE m.release_id = $1::uuid AND j.state = 'running' AND j.worker ~ $2",
+        )
+        .bind(release)
+        .bind(&dead)
+        .fetch_all(pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "UPDATE job SET lease_expires_at = colophon_now()
+             WHERE release_id = $1::uuid AND state = 'running' AND worker ~ $2",
+        )
+        .bind(release)
+        .bind(&dead)
+        .execute(pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "UPDATE open_intent SET deadline = colophon_now(), resolve_after = colophon_now()
+             WHERE intent_id::text = ANY ($1)",
+        )
+        .bind(open)
+        .execute(pool)
+        .await
+        .unwrap();
+    }
+
     /// Lets the leases of the release's jobs end now, as if their time was over.
     pub(crate) async fn lease_ends(&self, release: &str) {
         self.sql(
@@ -234,6 +270,18 @@ impl Crew {
     async fn sql(&self, statement: &'static str, release: &str) {
         let pool = self.world.database().pool();
         sqlx::query(statement).bind(release).execute(pool).await.unwrap();
+    }
+
+    /// Lets a PUT go that is held before the target, and waits until the registry has answered it.
+    pub(crate) async fn lands(&self, held: &Fault) {
+        let before = self.target.proxy().manifest_puts().len();
+        held.forward();
+        let landed = async || {
+            let puts = self.target.proxy().manifest_puts();
+            let all = puts.iter().all(|put| put.answered.is_some());
+            (puts.len() > before && all).then_some(())
+        };
+        wait_until("the PUT has landed", PATIENCE, landed).await.unwrap();
     }
 
     /// Waits until somebody has given the tag's open intent an outcome.

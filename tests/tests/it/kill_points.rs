@@ -9,7 +9,6 @@ use std::{
 use colophon_testkit::{
     image::ImageSpec,
     proxy::{Action, Fault, Rule},
-    wait::wait_until,
 };
 use colophon_tests::PATIENCE;
 use http::Method;
@@ -147,16 +146,14 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     match held {
         Held::Dropped(fault) => fault.drop_connections(),
         Held::Forwarded(fault) => {
-            fault.forward();
-            all_arrived(crew).await;
+            crew.lands(&fault).await;
         }
         Held::Locked(lock) => {
             lock.release().await;
             crew.let_commits_pass().await;
         }
     }
-    crew.lease_ends(&release).await;
-    crew.intents_are_due(&release).await;
+    crew.time_passes(&release).await;
     crew.hire().await;
     let ended = crew.succeeds(&release).await;
     let took = since.elapsed();
@@ -175,15 +172,6 @@ async fn killed(crew: &mut Crew, phase: Phase, point: Point) -> Row {
     assert_eq!(own, expected(phase, point), "{repository}: {words}\n{}", crew.logs());
     crew.target.proxy().clear();
     Row { phase, point, took, story: own.to_owned() }
-}
-
-/// Waits until the registry has answered everything that went on to it.
-async fn all_arrived(crew: &Crew) {
-    let arrived = async || {
-        let puts = crew.target.proxy().manifest_puts();
-        puts.iter().all(|put| put.answered.is_some()).then_some(())
-    };
-    wait_until("the PUT has arrived", PATIENCE, arrived).await.unwrap();
 }
 
 /// What the ledger says about the tag afterwards.

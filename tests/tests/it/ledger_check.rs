@@ -80,17 +80,38 @@ async fn everything_ended(pool: &PgPool) {
     count(
         "releases that succeeded without all of their tags",
         "SELECT count(*) FROM release r JOIN tag_move m ON m.release_id = r.id
-         WHERE (r.state = 'SUCCEEDED') AND m.state NOT IN ('MOVED', 'UNCHANGED')",
+         WHERE r.state = 'SUCCEEDED' AND NOT m.retention
+           AND m.state NOT IN ('MOVED', 'UNCHANGED', 'KEPT')",
     )
     .await;
     count(
         "tags that are said to have moved without an entry that says so",
         "SELECT count(*) FROM tag_move m JOIN publication p ON p.id = m.publication_id
          WHERE m.state IN ('MOVED', 'UNCHANGED') AND NOT EXISTS (
+            SELECT FROM audit_entry e JOIN release r ON r.id = e.release_id
+            WHERE r.id = m.release_id
+              AND (e.registry, e.repository, e.tag) = (p.registry, p.repository, m.tag)
+              AND e.new_digest = COALESCE(m.content_digest, r.digest)
+              AND e.kind IN ('confirmed', 'recovered', 'unchanged'))",
+    )
+    .await;
+    count(
+        "tags that are said to be back without an entry that says so",
+        "SELECT count(*) FROM tag_move m JOIN publication p ON p.id = m.publication_id
+         WHERE m.state = 'RESTORED' AND NOT EXISTS (
             SELECT FROM audit_entry e WHERE e.release_id = m.release_id
               AND (e.registry, e.repository, e.tag) = (p.registry, p.repository, m.tag)
-              AND e.new_digest = m.new_digest
+              AND e.new_digest = m.old_digest AND e.purpose = 'restore'
               AND e.kind IN ('confirmed', 'recovered', 'unchanged'))",
+    )
+    .await;
+    count(
+        "unique tags that were moved once they were there",
+        "SELECT count(*) FROM audit_entry e JOIN publication p ON p.release_id = e.release_id
+          AND (p.registry, p.repository) = (e.registry, e.repository)
+         JOIN tag_move m ON m.publication_id = p.id AND m.tag = e.tag
+         WHERE m.kind = 'unique' AND e.kind = 'intent' AND e.old_digest IS NOT NULL
+           AND e.new_digest IS NOT NULL",
     )
     .await;
 }
@@ -182,7 +203,8 @@ pub(crate) fn tag_puts(site: &Site, repository: &str, tag: &str) -> Vec<Exchange
 }
 
 /// The moves of a floating tag that took place are in the order of their tickets, and the last
-/// of them is the head's.
+/// of them is the head's. What was put back counts as if it had never been. Where builds have
+/// keys these order them, and not the tickets.
 async fn tickets_only_grow(pool: &PgPool, reference: &Reference, head: &Head) {
     let (registry, repository, tag) = reference;
     let tickets: Vec<i64> = sqlx::query_scalar(
@@ -191,7 +213,11 @@ async fn tickets_only_grow(pool: &PgPool, reference: &Reference, head: &Head) {
           AND (p.registry, p.repository) = (e.registry, e.repository)
          JOIN tag_move m ON m.publication_id = p.id AND m.tag = e.tag
          WHERE e.registry = $1 AND e.repository = $2 AND e.tag = $3 AND m.ticket IS NOT NULL
-           AND e.kind IN ('confirmed', 'recovered', 'unchanged')
+           AND e.kind IN ('confirmed', 'recovered', 'unchanged') AND m.state <> 'RESTORED'
+           AND e.purpose <> 'restore'
+           AND NOT EXISTS (SELECT FROM tag_move k JOIN publication q ON q.id = k.publication_id
+                           WHERE (q.registry, q.repository, k.tag) = ($1, $2, $3)
+                             AND k.order_kind IS NOT NULL)
          ORDER BY e.tag_seq",
     )
     .bind(registry)
@@ -222,7 +248,8 @@ async fn registry_agrees(
     let Some(digest) = digest else { return };
     assert_eq!(site.inspect(repository, tag).await.unwrap(), digest, "{reference:?}");
     let origin: BTreeMap<String, String> =
-        sqlx::query_as("SELECT digest, source_repository FROM release")
+        sqlx::query_as("SELECT digest, source_repository FROM release WHERE source_registry = $1")
+            .bind(source.host())
             .fetch_all(pool)
             .await
             .unwrap()

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Clock as _, SystemClock};
 use colophon_testkit::{
     image::ImageSpec,
     proxy::{Action, Rule},
@@ -11,12 +10,12 @@ use colophon_testkit::{
 use colophon_tests::{PATIENCE, SiteOptions, World};
 use http::Method;
 use serde_json::json;
-use time::format_description::well_known::Rfc3339;
 
 use crate::{
     release_scene::{
         assert_refused, attempts, expected, login, state, succeeded, tag_puts, tags, text, writes,
     },
+    safe_scene::from_now,
     vault_scene::{CountedVault, credentials, until, waiting},
 };
 
@@ -90,7 +89,7 @@ async fn in_the_queue_it_ends_at_once_and_when_it_has_ended_it_is_too_late() {
 }
 
 #[tokio::test]
-async fn once_a_tag_is_on_its_way_it_is_too_late() {
+async fn once_a_tag_is_on_its_way_it_is_awaited_and_the_others_stay() {
     let mut world = World::new().await.unwrap();
     let staging = world.site(SiteOptions::default()).await.unwrap();
     let target = world.site(SiteOptions::proxied()).await.unwrap();
@@ -105,17 +104,16 @@ async fn once_a_tag_is_on_its_way_it_is_too_late() {
     put.reached(PATIENCE).await.unwrap();
     let seen = client.release(&id).await.unwrap();
     assert_eq!(tags(&seen)["app:1"], "MOVING", "{seen:#}");
-    let answer = client.cancel(&id).await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.text("/reason")), (409, "NOT_CANCELLABLE"));
-    assert!(answer.text("/detail").contains("moving its tags"), "{:#}", answer.body);
+    let answer = client.cancel(&id).await.unwrap().good().unwrap();
+    assert_eq!((state(&answer).as_str(), &answer["cancelRequested"]), ("RUNNING", &json!(true)));
     put.forward();
     let release = client.wait_end(&id).await.unwrap();
-    assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
-}
-
-/// A time so far from now, as a request has it.
-fn from_now(offset: time::Duration) -> String {
-    (SystemClock.now() + offset).format(&Rfc3339).unwrap()
+    assert_eq!(state(&release), "CANCELLED CANCELLED", "{release:#}");
+    let left = [("app:1", "MOVED"), ("app:latest", "NOT_ATTEMPTED CANCELLED")];
+    assert_eq!(tags(&release), expected(&left));
+    assert_eq!(tag_puts(&target), ["app:1"]);
+    // It has ended as it was asked to: asking again is no error.
+    assert_eq!(client.cancel(&id).await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn no_secret_is_found_anywhere() {
         heard.add("a wrong PAT", release.to_string());
         let line = ["publish", &format!("{target}:1"), "--to", &target, "--tag", "1"];
         let output = cli(&world, &api, &line).await;
-        assert_eq!(output.code, Some(3), "{output:?}");
+        assert_eq!(output.code, Some(10), "{output:?}");
         heard.cli(&output);
     }
     let forms = [400, 401, 403, 404, 405, 409, 412, 500, 503, 301, 307, 200, 201, 202];
