@@ -47,6 +47,8 @@ ALTER TABLE tag_move
     ADD COLUMN before_order_kind text,
     ADD COLUMN before_order_value text,
     ADD COLUMN before_mover uuid,
+    -- The tag was where it should be and was not moved; it was the release's all the same.
+    ADD COLUMN found boolean NOT NULL DEFAULT false,
     ADD CONSTRAINT tag_move_content CHECK (
         (content_digest IS NULL) = (content_registry IS NULL)
         AND (content_digest IS NULL) = (content_repository IS NULL)),
@@ -87,6 +89,12 @@ ALTER TABLE job
     ADD CONSTRAINT job_kind_check CHECK (kind IN ('copy', 'unique', 'floating', 'restore')),
     -- The documented reason for which the job waits, if one applies.
     ADD COLUMN waiting_reason text;
+
+-- Releases that have not ended; all others only grow in number.
+CREATE INDEX release_open ON release (id) WHERE ended_at IS NULL;
+
+-- Who was before whom on a tag.
+CREATE INDEX tag_move_by_before ON tag_move (before_mover) WHERE before_mover IS NOT NULL;
 
 -- Where a digest was seen: content that is gone from one place is copied back from another.
 CREATE INDEX audit_entry_by_digest ON audit_entry (new_digest) WHERE new_digest IS NOT NULL;

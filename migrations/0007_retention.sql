@@ -24,4 +24,7 @@ CREATE TABLE kept_digest (
     PRIMARY KEY (registry, repository, tag, digest)
 );
 
+-- Tags that somebody else has, and that releases were published from.
+CREATE INDEX release_by_source ON release (source_registry, source_repository, digest);
+
 CREATE INDEX kept_digest_by_kept_tag ON kept_digest (registry, repository, kept_tag);

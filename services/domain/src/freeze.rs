@@ -16,6 +16,17 @@ pub struct FreezeRequest {
     pub ends_at: OffsetDateTime,
 }
 
+/// The end of a freeze before its time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifted {
+    /// When.
+    pub at: OffsetDateTime,
+    /// By whom.
+    pub by: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
 /// A freeze and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FreezeView {
@@ -31,8 +42,8 @@ pub struct FreezeView {
     pub created_at: OffsetDateTime,
     /// Until when, unless it is lifted before.
     pub ends_at: OffsetDateTime,
-    /// When and by whom it was lifted.
-    pub lifted: Option<(OffsetDateTime, String)>,
+    /// What ended it before its time.
+    pub lifted: Option<Lifted>,
     /// Whether it holds now.
     pub active: bool,
 }

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Repository, digest::shown};
+use crate::{Failure, RegistryHost, Repository, digest::shown};
 
 /// A pattern over `host/name`: either a repository, or a prefix that ends in `/*` and covers
 /// everything below it at any depth, or `*` alone for everything.
@@ -41,6 +41,12 @@ impl RepositoryPattern {
             (None, Some(_)) => false,
             (None, None) => self == other,
         }
+    }
+
+    /// The registry of everything that the pattern covers; `None` for `*`, and where it does not
+    /// begin with the host of one.
+    pub fn registry(&self) -> Option<RegistryHost> {
+        self.0.split_once('/')?.0.parse().ok()
     }
 
     /// How specific the pattern is: of several that cover a repository the greatest holds.

@@ -8,8 +8,9 @@ use crate::{Digest, Failure, Reason, Reference, Repository, Tag, TagKind, TagMov
 /// What a release would do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanView {
-    /// Names exactly these moves.
-    pub id: String,
+    /// Names exactly these moves; `None` if not every tag could be looked at, for such a plan
+    /// cannot be held to.
+    pub id: Option<String>,
     /// The source as it was given.
     pub source: Reference,
     /// The digest that it has now.
@@ -64,11 +65,11 @@ pub struct PlannedTag {
     pub old: Option<Digest>,
     /// What it would point to.
     pub new: Digest,
-    /// The state in which it would end.
+    /// The state in which it would end, if nothing else stood against the release.
     pub outcome: TagMoveState,
     /// Why it would not be moved.
     pub reason: Option<Reason>,
-    /// The same in words.
+    /// Why it would move or not, in words.
     pub message: String,
 }
 

@@ -204,9 +204,12 @@ pub fn conclude(tags: &[(TagMoveState, Option<Reason>)]) -> (ReleaseState, Optio
         return (ReleaseState::Succeeded, None);
     }
     let causes = || tags.iter().filter(|(state, _)| !state.good()).filter_map(|(_, cause)| *cause);
-    // The first real cause, not the tags that were left alone or put back because of it.
+    // The first real cause, not the tags that were left alone or put back because of it; and one that
+    // needs doing before one that does not.
     let follows = |cause: &Reason| matches!(cause, Reason::NotAttempted | Reason::Restored);
-    let reason = causes().find(|cause| !follows(cause)).or_else(|| causes().next());
+    let real = || causes().filter(|cause| !follows(cause));
+    let reason = real().find(|cause| *cause != Reason::Superseded);
+    let reason = reason.or_else(|| real().next()).or_else(|| causes().next());
     let technical = matches!(reason, Some(Reason::AttemptsExhausted));
     (if technical { ReleaseState::Errored } else { ReleaseState::Failed }, reason)
 }
@@ -238,6 +241,12 @@ mod tests {
         assert_eq!(
             conclude(&[(Moved, None), (Superseded, Some(Reason::Superseded))]),
             (ReleaseState::Failed, Some(Reason::Superseded))
+        );
+        let refused = (Refused, Some(Reason::TagImmutable));
+        assert_eq!(
+            conclude(&[(Superseded, Some(Reason::Superseded)), refused]),
+            (ReleaseState::Failed, Some(Reason::TagImmutable)),
+            "nobody looks at a release that says that nothing needs doing"
         );
         assert_eq!(
             conclude(&[

@@ -213,8 +213,10 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
         r#"
         WITH not_back AS (
             -- No job is left that would put it back.
-            UPDATE tag_move SET state = 'MOVED', reason_code = $2, ended_at = colophon_now(),
-                   message = 'the tag was not put back; see the attempts for why'
+            UPDATE tag_move
+            SET state = CASE WHEN found THEN 'UNCHANGED' ELSE 'MOVED' END,
+                reason_code = $2, ended_at = colophon_now(),
+                message = 'the tag was not put back; see the attempts for why'
             WHERE release_id = $1 AND state = 'RESTORING'
         )
         UPDATE tag_move SET state = 'NOT_ATTEMPTED', reason_code = $2, ended_at = colophon_now()
@@ -333,8 +335,10 @@ pub(crate) async fn doom(
             UPDATE tag_move SET state = $3, reason_code = $4, message = $5, ended_at = colophon_now()
             WHERE publication_id = $1 AND kind = $2 AND state = 'PENDING'
         ), not_back AS (
-            UPDATE tag_move SET state = 'MOVED', reason_code = $4,
-                   message = 'the tag was not put back: ' || $5, ended_at = colophon_now()
+            UPDATE tag_move
+            SET state = CASE WHEN found THEN 'UNCHANGED' ELSE 'MOVED' END,
+                reason_code = $4, message = 'the tag was not put back: ' || $5,
+                ended_at = colophon_now()
             WHERE publication_id = $1 AND $2 = 'restore' AND state = 'RESTORING'
         ), target AS (
             UPDATE publication SET state = 'FAILED' WHERE id = $1 RETURNING release_id

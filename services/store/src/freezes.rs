@@ -3,7 +3,7 @@
 //! Every intent is committed under a shared lock of one gate, and a freeze under the exclusive one:
 //! when a freeze is there, no intent can follow that has not seen it.
 
-use colophon_domain::{FreezeRequest, FreezeView, Result};
+use colophon_domain::{Failure, FreezeRequest, FreezeView, Lifted, Reason, Result};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -19,8 +19,10 @@ pub(crate) const FREEZE_GATE: i64 = 0x636f_6c6f_7068_6f6e;
 /// What jobs that wait for the end of a freeze are blocked on.
 pub(crate) const FREEZES: &str = "freezes";
 
-/// Freezes that are shown, those in force first.
-const SHOWN: i64 = 500;
+/// Freezes of one caller that hold at the same time: more are a mistake of a script.
+const HELD_MOST: i64 = 100;
+/// Freezes that have ended and are shown, the newest first. Those that hold are all shown.
+const ENDED_SHOWN: i64 = 200;
 
 struct Row {
     id: Uuid,
@@ -31,6 +33,7 @@ struct Row {
     ends_at: OffsetDateTime,
     lifted_at: Option<OffsetDateTime>,
     lifted_by: Option<String>,
+    lift_reason: String,
     active: bool,
 }
 
@@ -43,10 +46,19 @@ impl Row {
             actor: self.principal,
             created_at: self.created_at,
             ends_at: self.ends_at,
-            lifted: self.lifted_at.zip(self.lifted_by),
+            lifted: self.lifted_at.zip(self.lifted_by).map(|(at, by)| Lifted {
+                at,
+                by,
+                reason: self.lift_reason,
+            }),
             active: self.active,
         })
     }
+}
+
+fn too_many() -> Failure {
+    Failure::new(Reason::RateLimited, format!("{HELD_MOST} freezes of this caller hold already"))
+        .remedy("lift those that are not needed any more, or freeze a wider pattern")
 }
 
 impl Store {
@@ -59,21 +71,29 @@ impl Store {
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
                 .fetch_one(&mut *tx)
                 .await?;
-            sqlx::query!(
+            let made = sqlx::query!(
                 r#"
                 INSERT INTO tag_freeze (id, pattern, reason, principal, ends_at)
-                VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING
+                SELECT $1, $2, $3, $4, $5
+                WHERE (SELECT count(*) FROM tag_freeze
+                       WHERE principal = $4 AND lifted_at IS NULL AND ends_at > colophon_now()
+                         AND id <> $1) < $6
+                ON CONFLICT (id) DO UPDATE SET id = EXCLUDED.id
                 "#,
                 id,
                 request.pattern.to_string(),
                 request.reason,
                 principal,
                 request.ends_at,
+                HELD_MOST,
             )
             .execute(&mut *tx)
             .await?;
+            if made.rows_affected() == 0 {
+                return Err(too_many().into());
+            }
             tx.commit().await?;
-            Ok(id)
+            Ok::<Uuid, Fault>(id)
         })
         .await
     }
@@ -118,7 +138,7 @@ impl Store {
             Row,
             r#"
             SELECT id, pattern, reason, principal, created_at, ends_at, lifted_at, lifted_by,
-                   (lifted_at IS NULL AND ends_at > colophon_now()) AS "active!"
+                   lift_reason, (lifted_at IS NULL AND ends_at > colophon_now()) AS "active!"
             FROM tag_freeze WHERE id = $1
             "#,
             id,
@@ -134,14 +154,21 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"
-            SELECT id, pattern, reason, principal, created_at, ends_at, lifted_at, lifted_by,
-                   (lifted_at IS NULL AND ends_at > colophon_now()) AS "active!"
-            FROM tag_freeze
-            WHERE $1 OR (lifted_at IS NULL AND ends_at > colophon_now())
-            ORDER BY (lifted_at IS NULL AND ends_at > colophon_now()) DESC, id DESC LIMIT $2
+            WITH held AS (
+                SELECT * FROM tag_freeze WHERE lifted_at IS NULL AND ends_at > colophon_now()
+            ), ended AS (
+                SELECT * FROM tag_freeze
+                WHERE $1 AND NOT (lifted_at IS NULL AND ends_at > colophon_now())
+                ORDER BY id DESC LIMIT $2
+            )
+            SELECT id AS "id!", pattern AS "pattern!", reason AS "reason!",
+                   principal AS "principal!", created_at AS "created_at!", ends_at AS "ends_at!",
+                   lifted_at, lifted_by, lift_reason AS "lift_reason!", active AS "active!"
+            FROM (SELECT *, true AS active FROM held UNION ALL SELECT *, false FROM ended) f
+            ORDER BY active DESC, id DESC
             "#,
             include_ended,
-            SHOWN,
+            ENDED_SHOWN,
         )
         .fetch_all(&self.pool)
         .bounded()

@@ -66,9 +66,10 @@ impl Store {
                            OR r.on_failure = 'restore'
                               AND r.id = (SELECT t.release_id FROM tag_move t WHERE t.id = h.mover))
                       AND r.id <> (SELECT t.release_id FROM tag_move t WHERE t.id = $4)
-                      -- Not one that waits itself: two must not wait for each other.
-                      AND NOT EXISTS (SELECT FROM job j
-                                      WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL)
+                      -- Not one that waits itself: two must not wait for each other. One that puts
+                      -- its tags back waits for no other.
+                      AND (r.phase = 'restore' OR NOT EXISTS (SELECT FROM job j
+                                      WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL))
                     LIMIT 1) AS holder,
                    i.tag_move_id AS "tag_move_id?", m.release_id AS "release_id?",
                    EXTRACT(EPOCH FROM i.resolve_after - colophon_now())::float8 AS resolved_in,
@@ -134,6 +135,30 @@ impl Store {
             barrier_release: row.barrier_release,
             mover: row.mover,
         })
+    }
+
+    /// Those of some tags whose last move was interrupted, and nobody knows yet what became of it.
+    pub async fn unknown_outcomes(
+        &self,
+        repository: &Repository,
+        tags: &[&Tag],
+    ) -> Result<Vec<Tag>> {
+        let names: Vec<String> = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+        let rows = sqlx::query_scalar!(
+            r#"
+            SELECT tag FROM open_intent
+            WHERE registry = $1 AND repository = $2 AND tag = ANY ($3)
+              AND deadline <= colophon_now()
+            ORDER BY tag
+            "#,
+            repository.registry().as_str(),
+            repository.name(),
+            &names,
+        )
+        .fetch_all(&self.pool)
+        .bounded()
+        .await?;
+        rows.iter().map(|tag| rows::tag(tag)).collect()
     }
 
     /// How many entries a tag has; 0 for one that no release named.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use colophon_domain::{
     Ask, Decision, Digest, Expected, Failure, HeadState, IfOlder, JobKind, Line, OrderKey, Purpose,
     Reason, Reference, Repository, Result, Tag, TagKind, TagMoveState, Version, decide,
-    decide_restore, goes_back, order_after,
+    decide_restore, explain_move, goes_back, order_after,
 };
 use colophon_ledger::{Kind, Purpose as LedgerPurpose};
 use sqlx::PgConnection;
@@ -84,6 +84,8 @@ pub struct Terms {
 pub struct Restore {
     /// Where the release moved it.
     pub moved_to: Digest,
+    /// It was there already.
+    pub(crate) found: bool,
     pub(crate) before: Holder,
 }
 
@@ -109,7 +111,15 @@ impl Move {
     pub fn decide(&self, observed: Option<&Digest>, head: &HeadState) -> Decision {
         let Some(restore) = &self.restore else { return decide(&self.ask(), observed, head) };
         decide_restore(self.tag_move, &restore.moved_to, &self.wanted, observed, head)
-            .unwrap_or(Decision::Leave(TagMoveState::Moved, Reason::TagMoved))
+            .unwrap_or(Decision::Leave(self.stays(), Reason::TagMoved))
+    }
+
+    /// The state of a tag that is not put back: whether the release has moved it at all.
+    pub(crate) fn stays(&self) -> TagMoveState {
+        match &self.restore {
+            Some(restore) if restore.found => TagMoveState::Unchanged,
+            _ => TagMoveState::Moved,
+        }
     }
 
     /// Who holds the tag when the move is done.
@@ -210,7 +220,9 @@ impl Store {
             Draft { reason_code: decision_recorded(step, &head), ..step.draft(Some(&step.wanted)) };
         let id = head.append(self, &mut tx, Kind::Intent, step.purpose(), draft, None).await?;
         let before = Holder::of(&head.state);
-        open(&mut tx, step, id, look.digest, &before, window, grace).await?;
+        let why = explain_move(&step.ask(), &head.state);
+        let times = (window, grace);
+        open(&mut tx, step, id, look.digest, &before, &why, times).await?;
         tx.commit().await?;
         Ok(Begun::Intent(Intent { id, old: look.digest.cloned() }))
     }
@@ -304,15 +316,16 @@ async fn open(
     intent: Uuid,
     old: Option<&Digest>,
     before: &Holder,
-    window: Duration,
-    grace: Duration,
+    why: &str,
+    (window, grace): (Duration, Duration),
 ) -> Result<(), Fault> {
     let (order_kind, order_value) = rows::order_columns(before.order.as_ref());
     sqlx::query!(
         r#"
         WITH moving AS (
             UPDATE tag_move SET state = 'MOVING', old_digest = $6, before_ticket = $11,
-                   before_order_kind = $12, before_order_value = $13, before_mover = $14
+                   before_order_kind = $12, before_order_value = $13, before_mover = $14,
+                   message = $15
             WHERE id = $5 AND $10 <> 'restore'
         )
         INSERT INTO open_intent (registry, repository, tag, intent_id, tag_move_id, old_digest,
@@ -335,6 +348,7 @@ async fn open(
         order_kind,
         order_value,
         before.mover,
+        why,
     )
     .execute(conn)
     .await?;

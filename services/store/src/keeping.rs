@@ -7,7 +7,9 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Move, Store, Terms, rows,
+    Move, Store, Terms,
+    intents::fence_shared,
+    rows,
     tx::{self, Bounded as _},
 };
 
@@ -48,6 +50,7 @@ impl Store {
         let id = self.entropy.uuid();
         let row = tx::run("keep", || async {
             let mut tx = self.pool.begin().await?;
+            fence_shared(&mut tx, step.lease).await?;
             let row = sqlx::query!(
                 r#"
                 WITH head AS (

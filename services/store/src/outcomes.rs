@@ -115,9 +115,16 @@ impl Store {
             if step.restore.is_some() {
                 put_back::pass_on(&mut tx, step).await?;
             }
-            Verdict { state, reason: Some(reason), message: &message }
+            match state {
+                // It was never moved, so nothing is to be said about going back.
+                TagMoveState::Unchanged => Verdict::bare(state),
+                _ => Verdict { state, reason: Some(reason), message: &message },
+            }
         } else {
-            let holder = step.holder(&head.state);
+            let (before, holder) = (Holder::of(&head.state), step.holder(&head.state));
+            if step.restore.is_none() {
+                put_back::claimed(&mut tx, step, &before).await?;
+            }
             let draft = Draft {
                 reason_code: decision_recorded(step, &head).filter(|_| !head.frozen),
                 ..step.draft(look.digest)
@@ -125,8 +132,11 @@ impl Store {
             head.append(self, &mut tx, Kind::Unchanged, step.purpose(), draft, Some(holder))
                 .await?;
             match &step.restore {
-                Some(_) => verdicts::put_back(Settled::Applied, None, None),
-                None => Verdict { state: TagMoveState::Unchanged, reason: None, message: "" },
+                // It did not go anywhere, only back to whoever held it.
+                Some(restore) if !restore.found || restore.moved_to != step.wanted => {
+                    verdicts::put_back(Settled::Applied, None, None)
+                }
+                _ => Verdict::bare(TagMoveState::Unchanged),
             }
         };
         settle(&mut tx, step.tag_move, &verdict, look.digest).await?;
@@ -143,7 +153,7 @@ impl Store {
             let mut tx = self.pool.begin().await?;
             fence_shared(&mut tx, step.lease).await?;
             let state = match step.restore {
-                Some(_) => TagMoveState::Moved,
+                Some(_) => step.stays(),
                 None => TagMoveState::Failed,
             };
             let message = refused(step, failure);
@@ -247,7 +257,9 @@ pub(crate) async fn settle(
 ) -> Result<(), Fault> {
     sqlx::query!(
         r#"
-        UPDATE tag_move SET state = $2, reason_code = $3, message = $4,
+        UPDATE tag_move SET state = $2, reason_code = $3,
+               -- Why it moves was written with the intent.
+               message = CASE WHEN $2 = 'MOVED' AND $4 = '' THEN message ELSE $4 END,
                old_digest = CASE WHEN state = 'PENDING' THEN $5 ELSE old_digest END,
                new_digest = COALESCE($5, new_digest),
                ended_at = CASE WHEN $6 THEN colophon_now() END

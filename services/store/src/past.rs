@@ -32,10 +32,10 @@ impl Store {
     pub async fn tag_steps(&self, repository: &Repository, tag: &Tag) -> Result<Vec<Step>> {
         let rows = sqlx::query!(
             r#"
-            SELECT e.new_digest, e.purpose, r.purpose AS "asked_for?"
+            SELECT e.new_digest, e.kind, e.purpose, r.purpose AS "asked_for?"
             FROM audit_entry e LEFT JOIN release r ON r.id = e.release_id
             WHERE registry = $1 AND repository = $2 AND tag = $3
-              AND kind IN ('baseline', 'confirmed', 'recovered', 'conflict', 'drift', 'deleted',
+              AND e.kind IN ('baseline', 'confirmed', 'recovered', 'conflict', 'drift', 'deleted',
                            'unchanged')
             ORDER BY tag_seq DESC LIMIT $4
             "#,
@@ -50,9 +50,11 @@ impl Store {
         rows.into_iter()
             .rev()
             .map(|row| {
-                // A rollback that is put back goes forward again.
+                // A rollback that is put back goes forward again. Where somebody else moved the tag
+                // meanwhile, it went nowhere that it had been.
                 let undone = row.asked_for.as_deref() == Some("rollback");
-                let back = row.purpose == "rollback" || row.purpose == "restore" && !undone;
+                let back = row.kind != "conflict"
+                    && (row.purpose == "rollback" || row.purpose == "restore" && !undone);
                 let kind = if back { StepKind::Back } else { StepKind::Moved };
                 Ok(Step { digest: rows::digest_option(row.new_digest.as_deref())?, kind })
             })

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Digest, Failure, Result};
+use colophon_domain::{Digest, Failure, Result, Tag};
 use colophon_ledger::{Kind, Purpose};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -13,12 +13,16 @@ use crate::{
     append::{Draft, LockedHead},
     freezes::FREEZE_GATE,
     outcomes::close,
+    rows,
     tx::{self, Bounded as _, Fault},
     verdicts::{Settled, reason_code},
 };
 
 /// In whose name tags are deleted: nobody asked for it at that moment.
 const PRUNER: &str = "colophon/retention";
+
+/// Tags from which one digest was published, of which each is looked at.
+const SOURCE_TAGS: i64 = 32;
 
 /// What becomes of a kept digest that is too many or too old.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +136,27 @@ impl Store {
         Ok(settled)
     }
 
+    /// Tags of the repository from which the digest was published, newest first: Colophon has not
+    /// moved them and does not know whether they are there still.
+    pub async fn source_tags(&self, kept: &Kept) -> Result<Vec<Tag>> {
+        let rows = sqlx::query_scalar!(
+            r#"
+            SELECT source_reference FROM release
+            WHERE source_registry = $1 AND source_repository = $2 AND digest = $3
+              AND source_reference NOT LIKE '%:%'
+            GROUP BY source_reference ORDER BY max(id::text) DESC LIMIT $4
+            "#,
+            kept.repository.registry().as_str(),
+            kept.repository.name(),
+            kept.digest.as_str(),
+            SOURCE_TAGS,
+        )
+        .fetch_all(&self.pool)
+        .bounded()
+        .await?;
+        rows.iter().map(|tag| rows::tag(tag)).collect()
+    }
+
     /// Tries to let go of a kept digest again after `pause`.
     pub async fn prune_later(&self, kept: &Kept, pause: Duration) -> Result<()> {
         sqlx::query!(
@@ -186,6 +211,9 @@ async fn uses(conn: &mut PgConnection, kept: &Kept) -> Result<Uses, Fault> {
                           JOIN release r ON r.id = m.release_id
                           WHERE p.registry = $1 AND p.repository = $2 AND r.ended_at IS NULL
                             AND (COALESCE(m.content_digest, r.digest) = $5 OR m.old_digest = $5))
+               OR EXISTS (SELECT FROM tag_move m JOIN release r ON r.id = m.release_id
+                          WHERE r.ended_at IS NULL AND m.content_registry = $1
+                            AND m.content_repository = $2 AND m.content_digest = $5)
                OR EXISTS (SELECT FROM release r
                           WHERE r.source_registry = $1 AND r.source_repository = $2
                             AND r.digest = $5 AND r.ended_at IS NULL) AS "moving!"

@@ -1,5 +1,6 @@
 //! Putting floating tags back: what a release has moved goes back to what it was if the release
-//! does not succeed. Unique tags stay, and so does what had no digest before.
+//! does not succeed, and what it only found in its place goes back to whoever held it. Unique tags
+//! stay, and so does what had no digest before.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use colophon_domain::{Failure, Reason, Retry, TagMoveState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Move, tx::Fault};
+use crate::{Move, append::Holder, rows, tx::Fault};
 
 /// So many tags are named in a summary; each says for itself what became of it.
 const NAMED: usize = 6;
@@ -21,8 +22,10 @@ pub(crate) async fn open(conn: &mut PgConnection, release: Uuid) -> Result<bool,
     let jobs = sqlx::query_scalar!(
         r#"
         WITH moved AS (
+            -- What was found in its place is the release's too. It goes back to whoever held it before,
+            -- and to another digest if that one would have gone back there.
             UPDATE tag_move SET state = 'RESTORING', ended_at = NULL
-            WHERE release_id = $1 AND kind = 'floating' AND state = 'MOVED'
+            WHERE release_id = $1 AND kind = 'floating' AND state IN ('MOVED', 'UNCHANGED')
               AND old_digest IS NOT NULL
             RETURNING publication_id
         ), new AS (
@@ -46,6 +49,31 @@ pub(crate) async fn open(conn: &mut PgConnection, release: Uuid) -> Result<bool,
     .fetch_one(conn)
     .await?;
     Ok(jobs > 0)
+}
+
+/// Writes down who held a tag that a release found where it wants it: the tag is the release's now,
+/// and must be that holder's again if the release does not succeed.
+pub(crate) async fn claimed(
+    conn: &mut PgConnection,
+    step: &Move,
+    before: &Holder,
+) -> Result<(), Fault> {
+    let (order_kind, order_value) = rows::order_columns(before.order.as_ref());
+    sqlx::query!(
+        r#"
+        UPDATE tag_move SET found = true, before_ticket = $2, before_order_kind = $3, before_order_value = $4,
+               before_mover = $5
+        WHERE id = $1
+        "#,
+        step.tag_move,
+        before.ticket,
+        order_kind,
+        order_value,
+        before.mover,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Asks whether a tag is still to go back where its job read that it should. Where it should go
@@ -78,7 +106,7 @@ pub(crate) async fn pass_on(conn: &mut PgConnection, step: &Move) -> Result<(), 
             before_order_value = own.before_order_value, before_mover = own.before_mover
         FROM tag_move own
         WHERE own.id = $1 AND next.before_mover = $1
-          AND next.state IN ('MOVING', 'UNKNOWN', 'MOVED', 'RESTORING')
+          AND next.state IN ('MOVING', 'UNKNOWN', 'MOVED', 'UNCHANGED', 'RESTORING')
           AND EXISTS (SELECT FROM release r WHERE r.id = next.release_id AND r.ended_at IS NULL)
         "#,
         step.tag_move,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use colophon_domain::{
     Ask, Digest, Failure, HeadState, IfOlder, OrderKey, Purpose, Reason, Reference, Repository,
-    Result, Tag, TagKind,
+    Result, Tag, TagKind, TagMoveState,
 };
 use colophon_ledger::{Kind, Purpose as LedgerPurpose};
 use sqlx::PgConnection;
@@ -234,6 +234,9 @@ impl Store {
             Settled::Conflict => Kind::Conflict,
         };
         let mut tx = self.pool.begin().await?;
+        // Nobody tries again for a release that has ended: a floating tag that did not leave its
+        // digest after all does not wait for the tag that was to keep it.
+        let over = settled == Settled::NotApplied && release_ended(&mut tx, due.release).await?;
         let mut head = LockedHead::lock(&mut tx, &due.repository, &due.tag).await?;
         close(&mut tx, due.id, due.epoch, &due.repository, &due.tag).await?;
         let window = settled != Settled::NotApplied;
@@ -262,7 +265,8 @@ impl Store {
         };
         head.append(self, &mut tx, kind, due.recorded, draft, holder).await?;
         if due.wanted.is_some() {
-            settle(&mut tx, due.tag_move, &due.verdict(settled), digest).await?;
+            let verdict = if over { not_attempted() } else { due.verdict(settled) };
+            settle(&mut tx, due.tag_move, &verdict, digest).await?;
             self.wake_owner(&mut tx, due.tag_move).await?;
         }
         tx.commit().await?;
@@ -315,4 +319,23 @@ impl Store {
         }
         Err(Failure::new(Reason::LeaseLost, "another process looks after the intent now"))
     }
+}
+
+fn not_attempted() -> Verdict<'static> {
+    Verdict {
+        state: TagMoveState::NotAttempted,
+        reason: Some(Reason::NotAttempted),
+        message: "the release has ended without it",
+    }
+}
+
+/// Whether a release has ended. One whose last job ends right now is waited for.
+async fn release_ended(conn: &mut PgConnection, release: Uuid) -> Result<bool, Fault> {
+    let ended = sqlx::query_scalar!(
+        r#"SELECT ended_at IS NOT NULL AS "ended!" FROM release WHERE id = $1 FOR SHARE"#,
+        release,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(ended)
 }

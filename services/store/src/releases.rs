@@ -171,9 +171,14 @@ impl Store {
         Ok(by_release)
     }
 
+    /// The tags that were asked for. Those that keep a digest are the service's own business; the
+    /// ledger has them.
     async fn tag_moves(&self, releases: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
         let rows = sqlx::query!(
-            "SELECT * FROM tag_move WHERE release_id = ANY ($1) ORDER BY publication_id, ordinal",
+            r#"
+            SELECT * FROM tag_move WHERE release_id = ANY ($1) AND NOT retention
+            ORDER BY publication_id, ordinal
+            "#,
             releases,
         )
         .fetch_all(&self.pool)

@@ -11,7 +11,7 @@ impl Store {
             r#"
             SELECT id, tag, kind, ticket, old_digest, content_registry, content_repository,
                    content_digest, expected, order_kind, order_value, if_older, line,
-                   before_ticket, before_order_kind, before_order_value, before_mover
+                   before_ticket, before_order_kind, before_order_value, before_mover, found
             FROM tag_move
             WHERE publication_id = $1
               AND CASE WHEN $2 = 'restore' THEN state = 'RESTORING'
@@ -41,7 +41,7 @@ impl Store {
             // Only tags that had a digest before are put back.
             let back = rows::digest_option(row.old_digest.as_deref())?.filter(|_| job.restores());
             let (wanted, restore) = match back {
-                Some(old) => (old, Some(Restore { moved_to: content, before })),
+                Some(old) => (old, Some(Restore { moved_to: content, found: row.found, before })),
                 None => (content, None),
             };
             steps.push(Move {

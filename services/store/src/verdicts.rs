@@ -36,7 +36,7 @@ pub(crate) struct Verdict<'a> {
 }
 
 impl Verdict<'static> {
-    fn bare(state: TagMoveState) -> Self {
+    pub(crate) fn bare(state: TagMoveState) -> Self {
         Self { state, reason: None, message: "" }
     }
 }

@@ -154,7 +154,10 @@ impl World {
             on_behalf_of: String::new(),
             reason: "it is known".into(),
         };
-        let settled = self.base.store.settle_by_hand(&key.0, &key.1, said, &author).await;
+        let settled = match self.base.store.take_unknown(&key.0, &key.1).await {
+            Ok(due) => self.base.store.settle_by_hand(&due, said, &author).await,
+            Err(failure) => Err(failure),
+        };
         if row.get("due") {
             settled.unwrap();
             self.happened("settled by hand");

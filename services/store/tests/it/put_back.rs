@@ -381,3 +381,66 @@ async fn a_tag_that_somebody_else_brought_to_the_same_digest_stays() {
         assert_eq!(hand.tag(id, "a:latest").await.state, "MOVED");
     }
 }
+
+/// The same image is published twice, and both releases fail: the second only found the tag in its
+/// place, and still leaves nothing of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_releases_of_one_image_that_fail_leave_nothing_of_either() {
+    for first_fails_first in [true, false] {
+        let mut hand = scene().await;
+        hand.serve("a:latest", 9);
+        let (mut ids, mut slow) = (Vec::new(), Vec::new());
+        for _ in 0..2 {
+            ids.push(hand.accept(&request(TWO), 1).await);
+            for _ in 0..3 {
+                let job = hand.claim().await;
+                hand.work(&job).await;
+            }
+            slow.push(hand.claim().await);
+        }
+        assert_eq!(hand.tag(ids[1], "a:latest").await.state, "UNCHANGED");
+        if !first_fails_first {
+            slow.reverse();
+        }
+        for job in &slow {
+            hand.work(job).await;
+            hand.work_all().await;
+        }
+        assert_eq!(hand.serves("a:latest"), Some(digest(9)), "{first_fails_first}");
+        let states = [hand.tag(ids[0], "a:latest").await, hand.tag(ids[1], "a:latest").await];
+        let states = states.map(|tag| tag.state);
+        let expected =
+            if first_fails_first { ["MOVED", "RESTORED"] } else { ["RESTORED", "UNCHANGED"] };
+        assert_eq!(states, expected);
+        let mover = "SELECT count(*) FROM tag_head WHERE repository = 'a' AND mover IS NULL";
+        assert_eq!(hand.base.count(mover).await, 1);
+    }
+}
+
+/// A release that fails has held no tag, also where it only found the tag in its place: its key must
+/// not keep the next build away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_fails_leaves_no_key_behind() {
+    let mut hand = Hand::new().await;
+    hand.publish(&numbered(&[("a", &[], &["latest"])], 10), 1).await;
+    hand.denied.insert("b:latest");
+    let failed = hand.publish(&numbered(TWO, 100), 1).await;
+    let found = hand.tag(failed, "a:latest").await;
+    assert_eq!((found.state.as_str(), found.message.as_str()), ("UNCHANGED", ""));
+    assert_eq!(hand.release(failed).await.state, "FAILED");
+    let next = hand.publish(&numbered(&[("a", &[], &["latest"])], 11), 2).await;
+    assert_eq!(hand.tag(next, "a:latest").await.state, "MOVED");
+    // The attempts to look at it are used up: the key stays, and it is said.
+    let found = hand.accept(&numbered(TWO, 100), 2).await;
+    for _ in 0..4 {
+        let job = hand.claim().await;
+        hand.work(&job).await;
+    }
+    let job = hand.claim().await;
+    assert_eq!(job.kind, JobKind::Restore);
+    let away = Failure::new(Reason::AttemptsExhausted, "the attempts are used up");
+    assert_eq!(hand.base.store.give_up(&job, &away, &away).await.unwrap(), GaveUp::Yes);
+    let stays = hand.tag(found, "a:latest").await;
+    assert_eq!(stays.state, "UNCHANGED");
+    assert!(stays.message.contains("the attempts are used up"), "{}", stays.message);
+}

@@ -80,3 +80,39 @@ async fn a_rollback_that_is_cancelled_lifts_its_barrier() {
     assert_eq!(hand.tag(between, "source:latest").await.state, "MOVED");
     assert_eq!(hand.serves("source:latest"), Some(digest(3)));
 }
+
+/// Two rollbacks of one tag are stopped at the same moment: no barrier is left of either.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_rollbacks_that_end_together_leave_no_barrier() {
+    let mut hand = Hand::new().await;
+    hand.publish(&numbered(LATEST, 10), 1).await;
+    let before = hand.accept(&numbered(LATEST, 11), 2).await;
+    let first = hand.accept(&rollback("source", "latest", &digest(7)), 7).await;
+    let second = hand.accept(&rollback("source", "latest", &digest(8)), 8).await;
+    // Both come as far as the tag before either can go on.
+    let mut gate = hand.base.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM tag_head FOR UPDATE").execute(&mut *gate).await.unwrap();
+    let stop = |id| {
+        let store = hand.base.store.clone();
+        tokio::spawn(async move { store.cancel_release(id, "bot", "").await })
+    };
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut stopping = Vec::new();
+    for (id, number) in [(second, 1), (first, 2)] {
+        stopping.push(stop(id));
+        while hand.base.count(waiting).await < number
+            && !stopping.iter().all(tokio::task::JoinHandle::is_finished)
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+    gate.commit().await.unwrap();
+    for stopping in stopping {
+        stopping.await.unwrap().unwrap();
+    }
+    let barriers = "SELECT count(*) FROM tag_head WHERE barrier_release IS NOT NULL";
+    assert_eq!(hand.base.count(barriers).await, 0);
+    hand.work_all().await;
+    assert_eq!(hand.tag(before, "source:latest").await.state, "MOVED");
+}

@@ -19,7 +19,8 @@ fn person() -> Author {
 
 async fn settle(hand: &Hand, step: &Move, settlement: Settlement) -> Result<()> {
     let (repository, tag) = (&step.repository, &step.tag);
-    hand.base.store.settle_by_hand(repository, tag, settlement, &person()).await
+    let due = hand.base.store.take_unknown(repository, tag).await?;
+    hand.base.store.settle_by_hand(&due, settlement, &person()).await
 }
 
 fn refused(settled: Result<()>) {
