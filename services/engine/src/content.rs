@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use colophon_domain::{
-    Access, Digest, Failure, Reason, Reference, Repository, Result, TagOrDigest,
+    Access, Digest, Failure, Reason, Reference, Repository, Result, Retry, TagOrDigest,
 };
 
 use futures_util::{StreamExt as _, stream};
@@ -44,15 +44,28 @@ impl Engine {
             looks.push(self.has(place, digest));
         }
         let found: Vec<Result<bool>> = stream::iter(looks).buffered(PLACES_AT_ONCE).collect().await;
-        let mut silent = None;
+        let mut silent = false;
         for (place, has) in places.iter().zip(found) {
             match has {
                 Ok(true) => return Ok(Reference::digest(place.clone(), digest.clone())),
                 Ok(false) => {}
-                Err(failure) => silent = Some(failure),
+                Err(failure) => {
+                    tracing::warn!(%place, %digest, %failure, "content could not be looked for");
+                    silent = true;
+                }
             }
         }
-        Err(silent.unwrap_or_else(|| {
+        // The places are not named: whoever asks may not be allowed to know of them.
+        Err(if silent {
+            Failure::new(
+                Reason::RegistryUnavailable,
+                format!(
+                    "{digest} is gone from {repository}, and not every other place where it was \
+                     seen could be asked"
+                ),
+            )
+            .retry(Retry::Backoff)
+        } else {
             Failure::new(
                 Reason::SourceGone,
                 format!(
@@ -62,7 +75,7 @@ impl Engine {
                 ),
             )
             .remedy("publish it again from where it was built, or go back to another digest")
-        }))
+        })
     }
 
     async fn has(&self, repository: &Repository, digest: &Digest) -> Result<bool> {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use colophon_domain::{
-    Access, Digest, Failure, Reason, Reference, ReleaseRequest, ReleaseView, Repository, Result,
-    Retry, TagOrDigest,
+    Access, Digest, Failure, Reason, Reference, RegistryHost, ReleaseRequest, ReleaseView,
+    Repository, Result, Retry, TagOrDigest,
 };
 use colophon_store::NewRelease;
 
@@ -66,8 +66,7 @@ impl Engine {
         if self.registries.knows(host) {
             return Ok(());
         }
-        Err(Failure::new(Reason::UnknownRegistry, format!("the registry {host} is not configured"))
-            .remedy(format!("ask the operator to add a [[registry]] with host = \"{host}\"")))
+        Err(unknown(host))
     }
 
     /// The digest of the source. A digest needs no network.
@@ -92,4 +91,9 @@ impl Engine {
                 .remedy("check the name and the tag; nothing was stored")
         })
     }
+}
+
+pub(crate) fn unknown(host: &RegistryHost) -> Failure {
+    Failure::new(Reason::UnknownRegistry, format!("the registry {host} is not configured"))
+        .remedy(format!("ask the operator to add a [[registry]] with host = \"{host}\""))
 }

@@ -22,8 +22,8 @@ impl Engine {
             if let Some(asked) = &request.version {
                 add_version(target, asked, &rule).map_err(|failure| failure.within(&here))?;
             }
-            make_unique(target, &rule);
             refuse_kept(target).map_err(|failure| failure.within(&here))?;
+            make_unique(target, &rule);
             if target.tags.len() > TAGS_MOST {
                 return Err(Failure::invalid(
                     format!("{here}.floating_tags"),
@@ -103,8 +103,12 @@ fn refuse_kept(target: &TargetRequest) -> Result<()> {
     let Some(tag) = target.tags.iter().find(|tag| is_retention_tag(&tag.tag)) else {
         return Ok(());
     };
+    let list = match tag.kind {
+        TagKind::Unique => "unique_tags",
+        TagKind::Floating => "floating_tags",
+    };
     Err(Failure::invalid(
-        "unique_tags",
+        list,
         format!("{} is a name under which digests are kept that floating tags leave", tag.tag),
     )
     .remedy("take another tag"))

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use colophon_domain::{
     Access, Digest, Failure, Reason, Result, Retry, TagKind, TagOrDigest, retention_tag,
 };
-use colophon_registry::Session;
-use colophon_store::{Claimed, Keeping, Kept, Look, Move, Prune, Settled};
+use colophon_store::{Keeping, Kept, Look, Move, Prune, Settled};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Engine, lease::Keeper, tag_move::TagEnd};
+use crate::{Engine, tag_job::Place, tag_move::TagEnd};
 
 /// How often kept digests are looked through.
 const PRUNE_INTERVAL: Duration = Duration::from_mins(5);
@@ -26,11 +25,9 @@ impl Engine {
     /// the configuration says so. `Some` if the floating tag has to wait for that.
     pub(crate) async fn keep(
         &self,
-        job: &Claimed,
+        place: &Place<'_>,
         step: &Move,
         leaves: Option<&Digest>,
-        session: &Session,
-        keeper: &Keeper,
     ) -> Result<Option<TagEnd>> {
         let Some(digest) = leaves else { return Ok(None) };
         // What is put back leaves what should not have been there.
@@ -41,12 +38,12 @@ impl Engine {
             return Ok(None);
         }
         // The tags of one job often leave the same digest: one of them keeps it.
-        let _one_at_a_time = keeper.keeping().lock().await;
+        let _one_at_a_time = place.keeper.keeping().lock().await;
         let kept_tag = retention_tag(digest);
         let Keeping::Wanted(keeping) = self.store.keep(step, digest, &kept_tag).await? else {
             return Ok(None);
         };
-        match Box::pin(self.settle_tag(job, &keeping, session, keeper)).await? {
+        match Box::pin(self.settle_tag(place, &keeping)).await? {
             TagEnd::Wait(waiting) => Ok(Some(TagEnd::Wait(waiting))),
             TagEnd::Settled(_) => match self.store.keep(step, digest, &kept_tag).await? {
                 Keeping::Done => Ok(None),
@@ -124,6 +121,13 @@ impl Engine {
     /// Deletes the tag of one kept digest; true if it is gone.
     async fn let_go(&self, kept: &Kept) -> Result<bool> {
         let session = self.registries.session(&kept.repository, Access::Push)?;
+        // Some registries delete the manifest with its tag, and every other tag of it.
+        for tag in self.store.source_tags(kept).await? {
+            if session.observe(&TagOrDigest::Tag(tag)).await?.as_ref() == Some(&kept.digest) {
+                self.store.prune_later(kept, AGAIN).await?;
+                return Ok(false);
+            }
+        }
         let what = TagOrDigest::Tag(kept.kept_tag.clone());
         let tag_seq = self.store.tag_seq(&kept.repository, &kept.kept_tag).await?;
         let asked = Instant::now();

@@ -19,6 +19,7 @@ mod read;
 mod reconcile;
 mod rollback;
 mod settings;
+mod settle;
 mod step;
 mod tag_job;
 mod tag_move;

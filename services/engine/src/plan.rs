@@ -1,12 +1,13 @@
 //! A plan: what a release would do now. The same rules are asked as when a tag's turn comes;
 //! nothing is stored, nothing is moved.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use colophon_domain::{
     Access, Ask, Decision, Digest, Expected, Failure, HeadState, Obstacle, PlanView,
     PlannedPublication, PlannedTag, Reason, Reference, ReleaseRequest, Result, Retry, TagKind,
-    TagMoveState, TagOrDigest, TagRequest, TargetRequest, Version, decide, explain,
+    TagMoveState, TagOrDigest, TagRequest, TargetRequest, Version, decide, explain, explain_move,
+    retention_tag,
 };
 use colophon_registry::{Session, measure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -20,8 +21,9 @@ use crate::{
 const TAGS_AT_ONCE: usize = 8;
 /// Targets that are looked at together.
 const TARGETS_AT_ONCE: usize = 4;
-/// How long one target may take; what is not known then is said as an obstacle.
-const TARGET_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the registries may take, all of them together, so that the call ends in time. What is
+/// not known then is said as an obstacle; a release that follows the plan has as long.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// What a release would do now.
@@ -30,11 +32,13 @@ impl Engine {
         let whole = self.fill_in(request)?;
         let digest = self.resolve(&request.source).await?;
         let content = Reference::digest(request.source.repository.clone(), digest.clone());
-        let targets = whole.targets.iter();
-        let looks: Vec<_> =
-            targets.map(|target| self.plan_target(&whole, target, &content, &digest)).collect();
+        let until = Instant::now() + LOOK_TIMEOUT;
+        let mut looks = Vec::with_capacity(whole.targets.len());
+        for target in &whole.targets {
+            looks.push(self.plan_target(&whole, target, &content, &digest, until));
+        }
         let publications: Vec<PlannedPublication> =
-            stream::iter(looks).buffered(TARGETS_AT_ONCE).collect().await;
+            stream::iter(looks).buffered(TARGETS_AT_ONCE).try_collect().await?;
         let created_at = self.clock.now();
         let expires_at = created_at + PLAN_HOLDS;
         let expires_at = expires_at.replace_nanosecond(0).unwrap_or(expires_at);
@@ -46,7 +50,7 @@ impl Engine {
         };
         let complete = publications.iter().zip(&whole.targets).all(whole_tags);
         let planned = Planned { request, digest: &digest, tags: &tags };
-        let id = if complete { planned.id(expires_at) } else { String::new() };
+        let id = complete.then(|| planned.id(expires_at));
         Ok(PlanView {
             id,
             source: request.source.clone(),
@@ -73,7 +77,7 @@ impl Engine {
         }
         let looks = stream::iter(asked).buffered(TARGETS_AT_ONCE).try_collect();
         let looks: Vec<Vec<PlannedTag>> =
-            tokio::time::timeout(TARGET_TIMEOUT, looks).await.unwrap_or_else(|_| {
+            tokio::time::timeout(LOOK_TIMEOUT, looks).await.unwrap_or_else(|_| {
                 Err(Failure::new(
                     Reason::RegistryUnavailable,
                     "the registries did not answer in time to compare the plan",
@@ -105,7 +109,8 @@ impl Engine {
         target: &TargetRequest,
         content: &Reference,
         digest: &Digest,
-    ) -> PlannedPublication {
+        until: Instant,
+    ) -> Result<PlannedPublication> {
         let mut planned = PlannedPublication {
             repository: target.repository.clone(),
             tags: Vec::new(),
@@ -116,23 +121,42 @@ impl Engine {
             notes: Vec::new(),
             obstacles: Vec::new(),
         };
-        let looked = tokio::time::timeout(TARGET_TIMEOUT, async {
+        let looked = tokio::time::timeout_at(until.into(), async {
             match self.plan_tags(whole, target, digest).await {
                 Ok(tags) => planned.tags = tags,
-                Err(failure) => planned.obstacles.push(Obstacle::from(&failure)),
+                Err(failure) => planned.obstacles.push(obstacle(failure)?),
             }
-            self.plan_permissions(whole, target, &mut planned).await;
-            if let Err(failure) = self.plan_copy(target, content, digest, &mut planned).await {
-                planned.obstacles.push(Obstacle::from(&failure));
+            self.plan_waits(whole, target, &mut planned).await?;
+            let write = self.plan_permissions(target).await;
+            let copied = self.plan_copy(target, content, digest, &mut planned).await;
+            for failure in [write, copied].into_iter().filter_map(Result::err) {
+                planned.obstacles.push(obstacle(failure)?);
             }
+            Ok::<(), Failure>(())
         });
-        if looked.await.is_err() {
-            planned.obstacles.push(Obstacle {
+        match looked.await {
+            Ok(looked) => looked?,
+            Err(_) => planned.obstacles.push(Obstacle {
                 reason: Reason::Timeout,
                 message: format!("{} did not answer in time; plan again", target.repository),
-            });
+            }),
         }
-        planned
+        self.plan_kept(&mut planned);
+        Ok(planned)
+    }
+
+    /// What the target would keep besides.
+    fn plan_kept(&self, planned: &mut PlannedPublication) {
+        if self.rules.of(&planned.repository).retention().is_none() {
+            return;
+        }
+        for tag in &planned.tags {
+            let moves = tag.kind == TagKind::Floating && tag.outcome == TagMoveState::Moved;
+            if let Some(old) = tag.old.as_ref().filter(|_| moves) {
+                let kept = retention_tag(old);
+                planned.notes.push(format!("{} leaves {old}, which is kept as {kept}", tag.tag));
+            }
+        }
     }
 
     /// What would become of each tag of a target.
@@ -195,29 +219,39 @@ impl Engine {
         Ok(PlannedTag { tag, kind, old, new, outcome, reason, message })
     }
 
-    /// Whether the target would let us write, and whether a freeze is in force.
-    async fn plan_permissions(
+    /// Whether the target would let us write.
+    async fn plan_permissions(&self, target: &TargetRequest) -> Result<()> {
+        self.registries.session(&target.repository, Access::Push)?.preflight().await
+    }
+
+    /// What the release would wait for.
+    async fn plan_waits(
         &self,
         whole: &ReleaseRequest,
         target: &TargetRequest,
         planned: &mut PlannedPublication,
-    ) {
-        let write =
-            async { self.registries.session(&target.repository, Access::Push)?.preflight().await };
-        if let Err(failure) = write.await {
-            planned.obstacles.push(Obstacle::from(&failure));
+    ) -> Result<()> {
+        let tags: Vec<_> = target.tags.iter().map(|tag| &tag.tag).collect();
+        for unknown in self.store.unknown_outcomes(&target.repository, &tags).await? {
+            planned.obstacles.push(Obstacle {
+                reason: Reason::OutcomeUnknown,
+                message: format!(
+                    "the release would wait until it is known what became of an interrupted move \
+                     of {}:{unknown}",
+                    target.repository
+                ),
+            });
         }
         if whole.break_glass {
-            return;
+            return Ok(());
         }
-        match self.store.frozen(&target.repository).await {
-            Ok(None) => {}
-            Ok(Some(frozen)) => planned.obstacles.push(Obstacle {
+        if let Some(frozen) = self.store.frozen(&target.repository).await? {
+            planned.obstacles.push(Obstacle {
                 reason: Reason::Frozen,
                 message: format!("the release would wait for the end of {}", frozen.what),
-            }),
-            Err(failure) => planned.obstacles.push(Obstacle::from(&failure)),
+            });
         }
+        Ok(())
     }
 
     /// What would be copied to the target.
@@ -236,6 +270,15 @@ impl Engine {
         planned.copy_from = (need.manifests > 0).then(|| content.clone());
         planned.notes = need.notes;
         Ok(())
+    }
+}
+
+/// What stands against the target, by a failure at its registry. What is wrong with us is no
+/// statement about the release.
+fn obstacle(failure: Failure) -> Result<Obstacle> {
+    match failure.reason() {
+        Reason::Internal | Reason::DatabaseUnavailable => Err(failure),
+        _ => Ok(Obstacle::from(&failure)),
     }
 }
 
@@ -262,7 +305,7 @@ fn foresee(
     head: &HeadState,
 ) -> (TagMoveState, Option<Reason>, String) {
     match decide(ask, old, head) {
-        Decision::Move => (TagMoveState::Moved, None, String::new()),
+        Decision::Move => (TagMoveState::Moved, None, explain_move(ask, head)),
         Decision::Unchanged => (TagMoveState::Unchanged, None, String::new()),
         Decision::Leave(state, reason) => {
             (state, Some(reason), explain(reason, reference, ask, old, head))

@@ -60,7 +60,11 @@ pub(crate) fn expiry(id: &str, now: OffsetDateTime) -> Result<OffsetDateTime> {
             .remedy("take it from the answer to PlanRelease, or from colophon plan"));
     };
     // One that ends later than any plan of ours is not one of ours.
-    if now >= end || end > now + PLAN_HOLDS + Duration::hours(1) {
+    if end > now + PLAN_HOLDS + Duration::hours(1) {
+        return Err(Failure::invalid("plan", "this is not the id of a plan that was made here")
+            .remedy("take it from the answer to PlanRelease, or from colophon plan"));
+    }
+    if now >= end {
         return Err(Failure::new(Reason::PlanExpired, format!("the plan {id} is too old"))
             .field("plan")
             .remedy("make a new plan, and look at it"));
@@ -83,8 +87,9 @@ mod tests {
         assert_eq!(expiry(&id(end), now).unwrap(), end);
         let reason = |id: &str| expiry(id, now).unwrap_err().reason();
         assert_eq!(reason(&id(now)), Reason::PlanExpired);
-        assert_eq!(reason(&id(now + Duration::days(9))), Reason::PlanExpired);
-        for wrong in ["", "p1", "p1--", "p2-1-2", "p1-zz-00", &format!("p1--{hash}")] {
+        assert_eq!(reason(&id(now + Duration::days(9))), Reason::InvalidArgument);
+        for wrong in ["", "incomplete", "p1", "p1--", "p2-1-2", "p1-zz-00", &format!("p1--{hash}")]
+        {
             assert_eq!(reason(wrong), Reason::InvalidArgument, "{wrong}");
         }
     }

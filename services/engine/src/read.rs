@@ -1,11 +1,9 @@
-//! Reading, cancelling, freezing and settling by hand: the store's answers, for callers whose
-//! rights were checked.
+//! Reading, cancelling and freezing: the store's answers, for callers whose rights were checked.
 
 use colophon_domain::{
     EntryQuery, EntryView, Failure, FreezeRequest, FreezeView, Reason, ReleaseQuery, ReleaseView,
-    Repository, Result, Settlement, Tag, TagView, Visibility,
+    Repository, Result, Tag, TagView, Visibility,
 };
-use colophon_store::Author;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -22,15 +20,22 @@ impl Engine {
         self.store.list_releases(query).await
     }
 
-    /// Stops a release, unless a tag of it is being moved already.
+    /// Stops a release; what it has moved is put back, if it was asked to.
     pub async fn cancel_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
         self.store.cancel_release(id, by, reason).await?;
+        self.wake();
         tracing::info!(release = %id, by, "release cancelled");
         Ok(())
     }
 
     /// Stops moves for a time. When this returns, no move begins any more that is covered.
     pub async fn freeze(&self, by: &str, request: &FreezeRequest) -> Result<FreezeView> {
+        // One of a registry that is not there would stop nothing, and nobody would notice.
+        if let Some(host) = request.pattern.registry()
+            && !self.registries.knows(&host)
+        {
+            return Err(crate::create::unknown(&host).field("pattern"));
+        }
         let id = self.store.create_freeze(by, request).await?;
         tracing::warn!(freeze = %id, by, pattern = %request.pattern, until = %request.ends_at, "moves are frozen");
         self.expect_freeze(id).await
@@ -59,23 +64,6 @@ impl Engine {
             .freeze(id)
             .await?
             .ok_or_else(|| Failure::new(Reason::NotFound, format!("there is no freeze {id}")))
-    }
-
-    /// Writes by hand what became of an interrupted move.
-    pub async fn settle(
-        &self,
-        repository: &Repository,
-        tag: &Tag,
-        settlement: Settlement,
-        author: &Author,
-    ) -> Result<TagView> {
-        self.store.settle_by_hand(repository, tag, settlement, author).await?;
-        self.wake();
-        tracing::warn!(
-            reference = %format_args!("{repository}:{tag}"), by = author.principal, %settlement,
-            "an interrupted move was settled by hand"
-        );
-        self.store.tag_at(repository, tag, None).await
     }
 
     /// What a tag pointed to, now or at a time.

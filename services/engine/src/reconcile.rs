@@ -14,7 +14,7 @@ use crate::Engine;
 /// has run out.
 const BATCH: i64 = 8;
 /// How long a registry may take to answer; well below the hold.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(6);
+pub(crate) const LOOK_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a taken intent is ours; a reconciler that dies leaves it to the next one.
 pub(crate) const HOLD: Duration = Duration::from_secs(15);
 /// The pause after a registry could not be asked.
@@ -77,7 +77,8 @@ impl Engine {
         }
     }
 
-    async fn look(&self, due: &DueIntent) -> Result<()> {
+    /// Asks the registry what became of an interrupted move, and writes it down.
+    pub(crate) async fn look(&self, due: &DueIntent) -> Result<()> {
         let session = self.registries.session(&due.repository, Access::Push)?;
         let asked = Instant::now();
         let observed = session.observe(&TagOrDigest::Tag(due.tag.clone())).await?;

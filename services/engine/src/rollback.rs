@@ -2,25 +2,29 @@
 //! where the content is now is asked of the registries.
 
 use colophon_domain::{
-    Certainty, Digest, Expected, Failure, OnFailure, Position, Purpose, Reason, Reference,
-    ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, RollbackSubject, Tag,
-    TagKind, TagOrDigest, TagRequest, TargetRequest, positions,
+    Action, Certainty, Digest, Expected, Failure, OnFailure, Position, Principal, Purpose, Reason,
+    Reference, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, RollbackSubject,
+    Tag, TagKind, TagOrDigest, TagRequest, TargetRequest, positions,
 };
 use colophon_store::{MovedTag, NewRelease};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{Engine, fingerprint::rollback_fingerprint};
 
 /// Somebody is on call: a rollback goes before everything else.
 const PRIORITY: i16 = 100;
+/// Digests that are looked for together.
+const PLACES_AT_ONCE: usize = 8;
 
 impl Engine {
     /// Accepts a rollback for a caller whose rights were checked. From then on releases of these
     /// tags that were accepted before, and have not moved them, come too late.
     pub async fn rollback(
         &self,
-        principal: &str,
+        caller: &Principal,
         request: &RollbackRequest,
     ) -> Result<ReleaseView> {
+        let principal = caller.name.as_str();
         let fingerprint = rollback_fingerprint(request);
         if let Some(key) = &request.idempotency_key
             && let Some(id) = self.store.find_by_key(principal, key, &fingerprint).await?
@@ -30,9 +34,9 @@ impl Engine {
         let targets = match &request.subject {
             RollbackSubject::Tag { repository, tag, position, expected } => {
                 self.known(repository).map_err(|failure| failure.field("reference"))?;
-                self.tag_back(repository, tag, position, expected.clone()).await?
+                self.tag_back(caller, repository, tag, position, expected.clone()).await?
             }
-            RollbackSubject::Release(id) => self.release_back(*id).await?,
+            RollbackSubject::Release(id) => self.release_back(caller, *id).await?,
         };
         let mut contents = targets.iter().flat_map(|target| &target.tags);
         let Some(source) = contents.find_map(|tag| tag.content.clone()) else {
@@ -62,6 +66,7 @@ impl Engine {
     /// One tag, back by steps, to a time or to a digest.
     async fn tag_back(
         &self,
+        caller: &Principal,
         repository: &Repository,
         tag: &Tag,
         position: &Position,
@@ -69,7 +74,7 @@ impl Engine {
     ) -> Result<Vec<TargetRequest>> {
         self.may_move(repository, tag).map_err(|failure| failure.field("reference"))?;
         let digest = self.position(repository, tag, position).await?;
-        let content = self.find_content(repository, &digest).await?;
+        let content = self.content_for(caller, repository, &digest).await?;
         let back = TagRequest {
             expected,
             content: Some(content),
@@ -104,13 +109,15 @@ impl Engine {
         if let Position::At(time) = position {
             let view = self.store.tag_at(repository, tag, Some(*time)).await?;
             let known = view.certainty != Certainty::Unknown;
-            return view.digest.filter(|_| known).ok_or_else(|| {
-                let why = view.explanation;
-                beyond(
-                    "at",
-                    format!("the ledger does not say what {repository}:{tag} was then: {why}"),
-                )
-            });
+            return match view.digest.filter(|_| known) {
+                Some(digest) => Ok(digest),
+                None if known => Err(beyond("at", format!("there was no {repository}:{tag} then"))),
+                None => {
+                    let why = view.explanation;
+                    let text = format!("it is not known what {repository}:{tag} was then: {why}");
+                    Err(beyond("at", text))
+                }
+            };
         }
         let steps = self.store.tag_steps(repository, tag).await?;
         if let Position::To(digest) = position {
@@ -138,7 +145,7 @@ impl Engine {
     }
 
     /// All floating tags that a release moved, back to what they were before it.
-    async fn release_back(&self, id: uuid::Uuid) -> Result<Vec<TargetRequest>> {
+    async fn release_back(&self, caller: &Principal, id: uuid::Uuid) -> Result<Vec<TargetRequest>> {
         let release = self.store.accepted(id).await?;
         if !release.state.ended() {
             return Err(Failure::new(Reason::NotEnded, format!("release {id} has not ended"))
@@ -163,28 +170,59 @@ impl Engine {
                 ),
             )
             .field("release")
-            .remedy("roll the tags back one by one, by --steps, --at or --to"));
+            .remedy("roll back each tag by itself, by steps, to a time or to a digest"));
         }
+        // The tags of one release come from the same digest more often than not.
+        let mut wanted: Vec<_> =
+            moved.iter().filter_map(|tag| Some((&tag.repository, tag.old.as_ref()?))).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut looks = Vec::with_capacity(wanted.len());
+        for (repository, digest) in &wanted {
+            looks.push(self.content_for(caller, repository, digest));
+        }
+        let places: Vec<Reference> =
+            stream::iter(looks).buffered(PLACES_AT_ONCE).try_collect().await?;
+        let places: Vec<_> = wanted.iter().zip(places).collect();
         let mut targets: Vec<TargetRequest> = Vec::new();
-        for tag in moved {
-            let back = self.moved_back(&tag).await?;
-            match targets.iter_mut().find(|target| target.repository == tag.repository) {
-                Some(target) => target.tags.push(back),
-                None => {
-                    targets.push(TargetRequest { repository: tag.repository, tags: vec![back] });
-                }
+        for tag in &moved {
+            let place = places.iter().find(|((repository, digest), _)| {
+                *repository == &tag.repository && Some(*digest) == tag.old.as_ref()
+            });
+            let back = self.moved_back(tag, place.map(|(_, place)| place.clone()))?;
+            let target = targets.iter_mut().find(|target| target.repository == tag.repository);
+            if let Some(target) = target {
+                target.tags.push(back);
+            } else {
+                let repository = tag.repository.clone();
+                targets.push(TargetRequest { repository, tags: vec![back] });
             }
         }
         Ok(targets)
     }
 
-    async fn moved_back(&self, tag: &MovedTag) -> Result<TagRequest> {
+    /// Where a digest of a repository is for this caller. The ledger knows of places that the caller
+    /// may not; from such a one the content is copied back only when the tag's turn comes.
+    async fn content_for(
+        &self,
+        caller: &Principal,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Reference> {
+        let place = self.find_content(repository, digest).await?;
+        if caller.may(Action::Read, &place.repository) {
+            return Ok(place);
+        }
+        Ok(Reference::digest(repository.clone(), digest.clone()))
+    }
+
+    fn moved_back(&self, tag: &MovedTag, content: Option<Reference>) -> Result<TagRequest> {
         self.may_move(&tag.repository, &tag.tag).map_err(|failure| failure.field("release"))?;
         let request = TagRequest {
             expected: Some(Expected::At(tag.new.clone())),
             ..TagRequest::new(tag.tag.clone(), TagKind::Floating)
         };
-        let Some(old) = &tag.old else {
+        let Some(content) = content else {
             let text = format!(
                 "{}:{} did not exist before the release, and a registry cannot be asked to forget \
                  only a tag; it stays",
@@ -192,7 +230,6 @@ impl Engine {
             );
             return Ok(TagRequest { kept: Some((Reason::NotInHistory, text)), ..request });
         };
-        let content: Reference = self.find_content(&tag.repository, old).await?;
         Ok(TagRequest { content: Some(content), ..request })
     }
 }

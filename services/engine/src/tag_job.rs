@@ -2,14 +2,26 @@
 //! cannot be moved does not hide what became of the others.
 
 use colophon_domain::{Access, Failure, JobKind, Reason, Result, Retry};
+use colophon_registry::Session;
 use colophon_store::{Claimed, Outcome, Waiting};
 use futures_util::future::join_all;
 
-use crate::{Engine, copy_job::expired, lease::Keeper, tag_move::TagEnd, worker::End};
+use crate::{
+    Engine, copy_job::expired, lease::Keeper, tag_move::TagEnd, versions::Versions, worker::End,
+};
+
+/// What all tags of one job have in common.
+pub(crate) struct Place<'a> {
+    pub(crate) job: &'a Claimed,
+    /// The way to the target's repository.
+    pub(crate) session: Session,
+    pub(crate) keeper: &'a Keeper,
+    pub(crate) versions: Versions,
+}
 
 impl Engine {
     pub(crate) async fn tag_job(&self, job: &Claimed, keeper: &Keeper) -> Result<End> {
-        let mut steps = self.store.unsettled_tags(job).await?;
+        let steps = self.store.unsettled_tags(job).await?;
         if steps.is_empty() {
             self.store.complete(job).await?;
             return Ok(End::Done);
@@ -26,12 +38,10 @@ impl Engine {
             return Ok(End::Done);
         }
         let session = self.registries.session(&job.repository, Access::Push)?;
-        if !job.restores() {
-            self.look_for_versions(&session, &mut steps).await?;
-        }
+        let place = Place { job, session, keeper, versions: Versions::of(&steps) };
         let mut ends = Vec::with_capacity(steps.len());
         for group in steps.chunks(self.settings.tags_at_once.max(1)) {
-            let moves = group.iter().map(|step| self.settle_tag(job, step, &session, keeper));
+            let moves = group.iter().map(|step| self.settle_tag(&place, step));
             ends.extend(join_all(moves).await);
         }
         if let Some(end) = combine(ends)? {

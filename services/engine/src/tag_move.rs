@@ -11,7 +11,7 @@ use colophon_domain::{
 use colophon_registry::{Manifest, PutError, Session};
 use colophon_store::{Begun, Blocker, Claimed, Intent, Look, Move, Outcome, Waiting};
 
-use crate::{Engine, lease::Keeper};
+use crate::{Engine, lease::Keeper, tag_job::Place};
 
 /// How often a tag is looked at again because somebody wrote about it in between.
 const LOOKS: usize = 50;
@@ -33,14 +33,8 @@ pub(crate) enum TagEnd {
 
 impl Engine {
     /// Settles one tag. A failure that stays settles the tag too; one that may pass is returned.
-    pub(crate) async fn settle_tag(
-        &self,
-        job: &Claimed,
-        step: &Move,
-        session: &Session,
-        keeper: &Keeper,
-    ) -> Result<TagEnd> {
-        let result = self.try_tag(job, step, session, keeper).await;
+    pub(crate) async fn settle_tag(&self, place: &Place<'_>, step: &Move) -> Result<TagEnd> {
+        let result = self.try_tag(place, step).await;
         match result {
             Err(failure) if stays(&failure) => {
                 Ok(TagEnd::Settled(self.store.fail_tag(step, &failure).await?))
@@ -49,13 +43,8 @@ impl Engine {
         }
     }
 
-    async fn try_tag(
-        &self,
-        job: &Claimed,
-        step: &Move,
-        session: &Session,
-        keeper: &Keeper,
-    ) -> Result<TagEnd> {
+    async fn try_tag(&self, place: &Place<'_>, step: &Move) -> Result<TagEnd> {
+        let Place { job, session, keeper, versions } = place;
         let mut recopied = false;
         for _ in 0..LOOKS {
             let head = self.store.head(step).await?;
@@ -69,11 +58,12 @@ impl Engine {
                 let delay = frozen.ends_in.min(FREEZE_POLL);
                 return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
             }
+            let step = &*self.informed(step, session, versions).await?;
             let asked = Instant::now();
             let observed = observe(session, step).await?;
             let decision = step.decide(observed.as_ref(), &head.state);
             if let (Decision::Leave(_, reason), Some(holder)) = (decision, head.holder)
-                && yields(reason)
+                && yields(step, reason)
             {
                 let text = format!("release {holder}, which holds the tag and has not ended");
                 let of = (&step.repository, &step.tag);
@@ -90,7 +80,7 @@ impl Engine {
                 }
                 return Ok(TagEnd::Settled(outcome));
             }
-            if let Some(end) = self.keep(job, step, observed.as_ref(), session, keeper).await? {
+            if let Some(end) = self.keep(place, step, observed.as_ref()).await? {
                 return Ok(end);
             }
             // Read before the intent: what cannot be read must not leave an intent behind.
@@ -310,15 +300,17 @@ fn is_return(step: &Move) -> bool {
 }
 
 /// Whether a tag is left for a reason that is gone if the release that holds it is put back.
-fn yields(reason: Reason) -> bool {
-    matches!(
-        reason,
+fn yields(step: &Move, reason: Reason) -> bool {
+    match reason {
         Reason::Superseded
-            | Reason::OrderRegression
-            | Reason::OrderKeyMismatch
-            | Reason::NotHighest
-            | Reason::PlanChanged
-    )
+        | Reason::OrderRegression
+        | Reason::OrderKeyMismatch
+        | Reason::NotHighest
+        | Reason::PlanChanged => true,
+        // What is put back waits for nobody.
+        Reason::TagMoved => step.restore.is_none(),
+        _ => false,
+    }
 }
 
 /// Whether the same question may have an answer a moment later.

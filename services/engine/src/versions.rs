@@ -1,34 +1,51 @@
 //! Which versions a repository has: what floating tags that follow from a version are decided by.
 //! Looked at when the tags' turn comes, and for a plan; in the registry and in the ledger.
 
+use std::borrow::Cow;
+
 use colophon_domain::{Highest, Line, OrderKey, Result, TagOrDigest, Version};
 use colophon_registry::Session;
 use colophon_store::Move;
+use tokio::sync::OnceCell;
 
 use crate::Engine;
 
 /// Versions of one line that only the ledger knows and that the registry is asked for.
 const RECHECKED: usize = 8;
 
+/// The versions that one job's tags are compared with: looked for once, and not before the first
+/// such tag has its turn. A job that waits for the end of a freeze lists nothing.
+#[derive(Default)]
+pub(crate) struct Versions {
+    lines: Vec<Line>,
+    highest: OnceCell<Highest>,
+}
+
+impl Versions {
+    pub(crate) fn of(steps: &[Move]) -> Self {
+        let lines = steps.iter().filter_map(|step| step.terms.line).collect();
+        Self { lines, highest: OnceCell::new() }
+    }
+}
+
 impl Engine {
-    /// Writes to each tag that follows from a version the highest one of its line.
-    pub(crate) async fn look_for_versions(
+    /// A tag whose turn has come, with the highest version of its line if it follows from one.
+    pub(crate) async fn informed<'a>(
         &self,
+        step: &'a Move,
         session: &Session,
-        steps: &mut [Move],
-    ) -> Result<()> {
-        let own = steps.iter().find_map(|step| match &step.terms.order {
-            Some(OrderKey::Semver(own)) if step.terms.line.is_some() => Some(own.clone()),
-            _ => None,
-        });
-        let Some(own) = own else { return Ok(()) };
-        let lines: Vec<_> = steps.iter().filter_map(|step| step.terms.line).collect();
-        let highest = self.highest(session, lines, &own).await?;
-        for step in steps {
-            step.terms.highest =
-                step.terms.line.as_ref().and_then(|line| highest.of(line)).cloned();
-        }
-        Ok(())
+        versions: &Versions,
+    ) -> Result<Cow<'a, Move>> {
+        let (Some(line), Some(OrderKey::Semver(own)), None) =
+            (&step.terms.line, &step.terms.order, &step.restore)
+        else {
+            return Ok(Cow::Borrowed(step));
+        };
+        let look = || self.highest(session, versions.lines.clone(), own);
+        let highest = versions.highest.get_or_try_init(look).await?;
+        let mut informed = step.clone();
+        informed.terms.highest = highest.of(line).cloned();
+        Ok(Cow::Owned(informed))
     }
 
     /// The highest version of each line. Pre-releases count only beside one of their kind: 2.0.0-rc.1

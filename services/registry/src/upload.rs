@@ -197,8 +197,9 @@ impl Upload {
 
     /// Tells the registry that nothing more will come, as far as it wants to hear it.
     pub(crate) async fn cancel(mut self) {
-        self.ended = true;
         delete(&self.session, &self.location).await;
+        // Not before: whoever is broken off meanwhile leaves it to `drop`.
+        self.ended = true;
     }
 }
 

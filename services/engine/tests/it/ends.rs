@@ -102,17 +102,24 @@ impl World {
         for target in &view.publications {
             for tag in &target.tags {
                 let key = (target.repository.to_string(), tag.tag.to_string());
-                if tag.kind == TagKind::Unique || !accepted.made.contains_key(&key) {
+                let Some(made) = accepted.made.get(&key) else { continue };
+                if tag.kind == TagKind::Unique {
                     continue;
+                }
+                let restores = broken && accepted.on_failure == OnFailure::Restore;
+                if restores && tag.message.is_empty() {
+                    let mover = self.model.tags[&key].holder.mover;
+                    assert_ne!(mover, Some(view.id), "r{name} {key:?} is held by what failed");
                 }
                 match (accepted.on_failure, tag.state) {
                     (_, TagMoveState::Restored) => {
                         assert_eq!(accepted.on_failure, OnFailure::Restore, "r{name} {key:?}");
                     }
-                    (OnFailure::Restore, TagMoveState::Moved) if broken => {
+                    (OnFailure::Restore, TagMoveState::Moved) if broken && !made.found => {
                         assert!(!tag.message.is_empty(), "r{name} {key:?} stays, and is not said");
                     }
-                    (_, TagMoveState::Moved) => {}
+                    (_, TagMoveState::Moved) if !made.found => {}
+                    (_, TagMoveState::Unchanged) if made.found => {}
                     (_, state) => panic!("r{name} {key:?} was moved and is {state}"),
                 }
             }

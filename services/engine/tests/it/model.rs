@@ -160,8 +160,12 @@ impl Model {
             "SELECT r.id, p.registry || '/' || p.repository, m.tag
              FROM release r JOIN publication p ON p.release_id = r.id
              JOIN tag_move m ON m.publication_id = p.id
+             JOIN tag_head h ON h.registry = p.registry AND h.repository = p.repository
+                            AND h.tag = m.tag
              WHERE r.purpose = 'rollback' AND r.ended_at IS NOT NULL
-               AND m.state NOT IN ('MOVED', 'UNCHANGED')",
+               AND (m.state NOT IN ('MOVED', 'UNCHANGED')
+                    OR r.state <> 'SUCCEEDED' AND m.state = 'UNCHANGED'
+                       AND h.mover IS DISTINCT FROM m.id)",
         )
         .fetch_all(pool)
         .await
@@ -227,14 +231,15 @@ impl Model {
                 return;
             }
             "unchanged" => {
-                let release = release.clone();
+                let mut release = release.clone();
                 let back = match said.0 {
                     "restore" => Some(self.back(key, &release, row.new.as_ref())),
                     _ => None,
                 };
                 let tag = self.tag(key);
-                tag.unchanged(key, (id, &release), row.new.as_ref(), back);
+                tag.unchanged(key, (id, &mut release), row.new.as_ref(), back);
                 tag.digest.clone_from(&row.new);
+                self.releases.insert(id, release);
                 return;
             }
             kind => tag.end(key, (row.intent, kind), release, row.new.as_ref()),

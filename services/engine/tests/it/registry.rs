@@ -124,6 +124,7 @@ pub(crate) struct Parked {
 struct Shared {
     content: BTreeMap<String, Content>,
     open: bool,
+    deaf: bool,
     out: mpsc::UnboundedSender<Parked>,
 }
 
@@ -136,7 +137,7 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new() -> Self {
         let (out, arrivals) = mpsc::unbounded_channel();
-        let shared = Shared { content: BTreeMap::new(), open: false, out };
+        let shared = Shared { content: BTreeMap::new(), open: false, deaf: false, out };
         Self { shared: Arc::new(Mutex::new(shared)), arrivals }
     }
 
@@ -163,6 +164,11 @@ impl Registry {
     /// Lets every request through, or none.
     pub(crate) fn open(&self, open: bool) {
         self.lock().open = open;
+    }
+
+    /// Ends the connection of every request about tags without an answer.
+    pub(crate) fn deaf(&self, deaf: bool) {
+        self.lock().deaf = deaf;
     }
 
     pub(crate) async fn arrival(&mut self) -> Parked {
@@ -204,6 +210,9 @@ async fn handle(
     let (reply, answer) = oneshot::channel();
     {
         let mut shared = shared.lock().unwrap();
+        if shared.deaf && asked.about_tags() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         if shared.open || !asked.about_tags() {
             return Ok(act(&mut shared.content, &asked));
         }

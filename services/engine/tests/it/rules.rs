@@ -64,6 +64,8 @@ pub(crate) struct Wish {
 pub(crate) struct Made {
     pub(crate) old: Option<String>,
     pub(crate) before: Holder,
+    /// It was there already, and the release only took it over.
+    pub(crate) found: bool,
 }
 
 /// A release as it was accepted.
@@ -216,7 +218,9 @@ impl TagModel {
             "confirmed" | "recovered" => {
                 assert_eq!(new, open.new.as_ref(), "{key:?}: {kind}");
                 self.holder = release.taken(open.release, &release.wishes[key], self);
-                release.made.insert(key.clone(), Made { old: open.old, before: open.before });
+                release
+                    .made
+                    .insert(key.clone(), Made { old: open.old, before: open.before, found: false });
             }
             _ => {
                 assert!(new != open.old.as_ref() && new != open.new.as_ref(), "{key:?}: {kind}");
@@ -230,7 +234,7 @@ impl TagModel {
     pub(crate) fn unchanged(
         &mut self,
         key: &Key,
-        (id, release): (Uuid, &Accepted),
+        (id, release): (Uuid, &mut Accepted),
         new: Option<&String>,
         back: Option<Made>,
     ) {
@@ -244,6 +248,10 @@ impl TagModel {
         }
         assert_eq!(release.forbidden(wish, self), None, "{key:?}: taken although too late");
         assert_eq!(new, Some(&wish.wanted), "{key:?}: unchanged at something else");
-        self.holder = release.taken(id, wish, self);
+        let taken = release.taken(id, wish, self);
+        let before = std::mem::replace(&mut self.holder, taken);
+        // It is the release's from now on, and must be given back like one that it has moved.
+        let old = self.digest.clone();
+        release.made.insert(key.clone(), Made { old, before, found: true });
     }
 }

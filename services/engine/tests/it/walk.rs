@@ -93,7 +93,8 @@ impl World {
                     self.answer_somehow(at).await;
                 }
             }
-            request.plan = Some(made.id.clone());
+            // One that cannot be held to is refused by this name.
+            request.plan = Some(made.id.clone().unwrap_or_else(|| "incomplete".into()));
             plan = Some(made);
         }
         let accepted = self.accept(&request, plan.as_ref()).await;
