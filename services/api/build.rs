@@ -6,8 +6,13 @@ use std::{error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const INCLUDE: &str = "../../proto";
-const FILES: [&str; 3] =
-    ["colophon/v1/freeze.proto", "colophon/v1/release.proto", "colophon/v1/tag.proto"];
+const FILES: [&str; 5] = [
+    "colophon/v1/freeze.proto",
+    "colophon/v1/plan.proto",
+    "colophon/v1/release.proto",
+    "colophon/v1/tag.proto",
+    "colophon/v1/tag_move.proto",
+];
 const PACKAGE: &str = ".colophon.v1";
 const TIMESTAMP: (&str, &str) = (".google.protobuf.Timestamp", "crate::Timestamp");
 

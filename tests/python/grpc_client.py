@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_status import rpc_status
 
 from colophon.v1 import freeze_pb2, freeze_pb2_grpc, release_pb2, release_pb2_grpc
-from colophon.v1 import tag_pb2, tag_pb2_grpc
+from colophon.v1 import tag_move_pb2, tag_pb2, tag_pb2_grpc
 
 SERVICES = [
     "colophon.v1.FreezeService",
@@ -97,7 +97,7 @@ def main():
     assert release.state == release_pb2.RELEASE_STATE_SUCCEEDED, release
     assert release.reason == "f\u00fcr Montag" and release.labels["team"] == "web", release
     moved = [tag.state for tag in release.publications[0].tags]
-    assert moved == [release_pb2.TAG_MOVE_STATE_MOVED] * 2, release
+    assert moved == [tag_move_pb2.TAG_MOVE_STATE_MOVED] * 2, release
     page = releases.ListReleases(
         release_pb2.ListReleasesRequest(
             page_size=1, label="team=web", states=[release_pb2.RELEASE_STATE_SUCCEEDED]
@@ -123,7 +123,7 @@ def main():
 
     # A plan shows that all is done, and can be followed; both need no more than that.
     plan = releases.PlanRelease(request(), metadata=who, timeout=30)
-    unchanged = release_pb2.TAG_MOVE_STATE_UNCHANGED
+    unchanged = tag_move_pb2.TAG_MOVE_STATE_UNCHANGED
     assert plan.feasible and plan.digest == release.digest, plan
     assert [tag.outcome for tag in plan.publications[0].tags] == [unchanged] * 2, plan
     followed = releases.CreateRelease(request(plan=plan.id), metadata=who, timeout=30)

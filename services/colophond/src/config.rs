@@ -174,7 +174,22 @@ impl Config {
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
         config.worker.check()?;
+        config.check_rules()?;
         Ok(config)
+    }
+
+    /// Tag rules for a registry that is not there hold for nothing: most likely its name is wrong.
+    fn check_rules(&self) -> Result<()> {
+        for (number, rule) in self.repositories.iter().enumerate() {
+            let Some(host) = rule.pattern.registry() else { continue };
+            if self.registries.iter().all(|section| section.config.host != host) {
+                bail!(
+                    "repository[{number}].pattern: there is no [[registry]] with host = \"{host}\"; \
+                     add it, or correct the pattern"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// The registries, and the credential rules of each.
@@ -211,6 +226,18 @@ mod tests {
             let error = format!("{:#}", Config::parse(text).err().unwrap());
             assert!(error.contains(word) && error.contains("line"), "{error}");
         }
+    }
+
+    #[test]
+    fn rules_for_a_registry_that_is_not_there_are_refused() {
+        let parse = |pattern: &str| {
+            Config::parse(&format!(
+                "[[registry]]\nhost = \"ghcr.io\"\n[[repository]]\npattern = \"{pattern}\""
+            ))
+        };
+        assert!(parse("*").is_ok() && parse("ghcr.io/*").is_ok() && parse("ghcr.io/a/b").is_ok());
+        let error = format!("{:#}", parse("ghrc.io/acme/*").err().unwrap());
+        assert!(error.contains("repository[0].pattern") && error.contains("ghrc.io"), "{error}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl Releases for Service {
         caller: Principal,
         request: RollbackRequest,
     ) -> BoxFuture<'_, Result<ReleaseView>> {
-        Box::pin(async move { self.0.rollback(&caller.name, &request).await })
+        Box::pin(async move { self.0.rollback(&caller, &request).await })
     }
 
     fn settle(

@@ -40,11 +40,15 @@ pub(crate) fn release(view: ReleaseView) -> v1::Release {
     }
 }
 
+/// What stands in place of the id of a plan that cannot be held to. Not an empty text: whoever hands it
+/// on without looking must be refused, and not published without a plan.
+const INCOMPLETE: &str = "incomplete";
+
 /// What a release would do.
 pub(crate) fn plan(view: PlanView) -> v1::Plan {
     let feasible = view.feasible();
     v1::Plan {
-        id: view.id,
+        id: view.id.unwrap_or_else(|| INCOMPLETE.to_owned()),
         source: view.source.to_string(),
         digest: view.digest.to_string(),
         publications: view.publications.into_iter().map(planned_publication).collect(),
@@ -56,7 +60,10 @@ pub(crate) fn plan(view: PlanView) -> v1::Plan {
 
 /// A time in which no tags move.
 pub(crate) fn freeze(view: FreezeView) -> v1::Freeze {
-    let (lift_time, lifted_by) = view.lifted.unzip();
+    let (lift_time, lifted_by, lift_reason) = match view.lifted {
+        Some(lifted) => (Some(lifted.at), lifted.by, lifted.reason),
+        None => (None, String::new(), String::new()),
+    };
     v1::Freeze {
         id: view.id.to_string(),
         pattern: view.pattern.to_string(),
@@ -65,8 +72,9 @@ pub(crate) fn freeze(view: FreezeView) -> v1::Freeze {
         create_time: Some(view.created_at.into()),
         end_time: Some(view.ends_at.into()),
         lift_time: time(lift_time),
-        lifted_by: lifted_by.unwrap_or_default(),
+        lifted_by,
         active: view.active,
+        lift_reason,
     }
 }
 

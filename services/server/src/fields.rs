@@ -89,7 +89,8 @@ pub(crate) fn reason(text: String) -> Result<String> {
 /// Control characters, line separators, and those that turn the direction of writing.
 fn disruptive(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}' | '\u{2029}'
+                       | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Reads the number of rows of a page.
@@ -180,7 +181,9 @@ mod tests {
     #[test]
     fn prose_is_one_line_of_plain_text() {
         assert!(prose("reason", "für Montag – wie besprochen".into(), 1_000).is_ok());
-        for text in ["a\nb", "\u{1b}[31m", "a\u{202E}b", "\u{0}", "a\u{2028}b"] {
+        for text in
+            ["a\nb", "\u{1b}[31m", "a\u{202E}b", "a\u{200F}b", "a\u{061C}b", "\u{0}", "a\u{2028}b"]
+        {
             assert!(prose("reason", text.into(), 1_000).is_err(), "{text:?}");
         }
         assert!(prose("reason", "é".repeat(1_000), 1_000).is_ok());

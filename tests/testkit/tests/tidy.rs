@@ -94,6 +94,13 @@ fn every_source_file_says_what_it_is_and_stays_readable() {
             wrong.push(format!("{}: {lines} lines, split it", path.display()));
         }
     }
+    for entry in std::fs::read_dir(root().join("proto/colophon/v1")).unwrap() {
+        let path = entry.unwrap().path();
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        if lines > LINES {
+            wrong.push(format!("{}: {lines} lines, split it", path.display()));
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

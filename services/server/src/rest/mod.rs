@@ -137,9 +137,11 @@ async fn settle_tag(
     State(calls): State<Arc<Calls>>,
     Caller(caller): Caller,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     Message(request): Message<v1::SettleTagRequest>,
 ) -> Answered<v1::Tag> {
     Query::parse(query.as_deref()).finish()?;
+    keyless(&headers)?;
     Ok(Answer(calls.settle_tag(&caller, request).await?))
 }
 
@@ -168,9 +170,11 @@ async fn create_freeze(
     State(calls): State<Arc<Calls>>,
     Caller(caller): Caller,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     Message(request): Message<v1::CreateFreezeRequest>,
 ) -> Answered<v1::Freeze> {
     Query::parse(query.as_deref()).finish()?;
+    keyless(&headers)?;
     Ok(Answer(calls.create_freeze(&caller, request).await?))
 }
 
@@ -190,9 +194,11 @@ async fn lift_freeze(
     Caller(caller): Caller,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
     Message(request): Message<v1::LiftFreezeRequest>,
 ) -> Answered<v1::Freeze> {
     Query::parse(query.as_deref()).finish()?;
+    keyless(&headers)?;
     let id = one_id(path, &request.id)?;
     let request = v1::LiftFreezeRequest { id, ..request };
     Ok(Answer(calls.lift_freeze(&caller, request).await?))
@@ -210,6 +216,15 @@ fn one_id(path: Result<Path<String>, PathRejection>, in_body: &str) -> Result<St
 
 fn path_id(path: Result<Path<String>, PathRejection>) -> Result<String> {
     path.map(|Path(id)| id).map_err(|_| Failure::invalid("id", "the path is not valid UTF-8"))
+}
+
+/// Refuses a key where sending again is not made safe by one: whoever gives it relies on that.
+fn keyless(headers: &HeaderMap) -> Result<()> {
+    if headers.contains_key(IDEMPOTENCY_KEY) {
+        return Err(Failure::invalid("idempotency_key", "this call has no idempotency key")
+            .remedy("leave the header Idempotency-Key out"));
+    }
+    Ok(())
 }
 
 /// The key of the header; `None` where there is none.

@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use colophon_api::v1;
-use colophon_domain::{FreezeView, Reason};
+use colophon_domain::{FreezeView, Lifted, Reason};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{
     fake::{CI, DEV, Fake, NOW, READER, Server, freeze, uuid},
-    http::{answer, get, post, problem},
+    http::{answer, client, get, post, problem},
 };
 
 fn request() -> Value {
@@ -35,7 +35,8 @@ async fn a_freeze_is_made_on_both_faces() {
         "createTime": "2026-11-03T14:02:00Z",
         "endTime": "2026-11-04T14:02:00Z",
         "liftedBy": "",
-        "active": true
+        "active": true,
+        "liftReason": ""
     });
     assert_eq!(body, wanted);
     let by_rest = seen.lock().unwrap().take().unwrap();
@@ -132,8 +133,8 @@ async fn a_freeze_is_lifted_by_its_id() {
     let reasons = Arc::new(Mutex::new(Vec::new()));
     let keep = reasons.clone();
     let server = Server::start(Fake::default().lift(move |(caller, id, reason)| {
-        keep.lock().unwrap().push(reason);
-        let lifted = Some((NOW, caller.name));
+        keep.lock().unwrap().push(reason.clone());
+        let lifted = Some(Lifted { at: NOW, by: caller.name, reason });
         Ok(FreezeView { id, lifted, active: false, ..freeze(1) })
     }))
     .await;
@@ -142,6 +143,7 @@ async fn a_freeze_is_lifted_by_its_id() {
     assert_eq!(body["id"], uuid(5).to_string());
     assert_eq!((&body["liftedBy"], &body["active"]), (&json!("ci"), &json!(false)));
     assert_eq!(body["liftTime"], "2026-11-03T14:02:00Z");
+    assert_eq!(body["liftReason"], "mended");
     answer(post(&server, CI, &path, &json!({"id": uuid(5).to_string()})).await).await;
     let lift = v1::LiftFreezeRequest { id: uuid(5).to_string(), reason: String::new() };
     let lifted = server.freezes(CI).await.lift_freeze(lift).await.unwrap().into_inner();
@@ -189,4 +191,22 @@ async fn who_sees_a_freeze_may_still_not_lift_it() {
     assert_eq!(denied["field"], "id");
     assert_eq!(denied["detail"], "dev lacks the action freeze for all of docker.io/acme/*");
     assert_eq!(server.called(), ["find_freeze"]);
+}
+
+/// Whoever gives a key relies on it; where there is none, it is not passed over in silence.
+#[tokio::test]
+async fn a_key_is_refused_where_sending_again_is_not_made_safe_by_it() {
+    let server = Server::start(Fake::default()).await;
+    let lift = format!("/v1/freezes/{}/lift", uuid(5));
+    for (path, body) in [
+        ("/v1/freezes", request()),
+        (lift.as_str(), json!({})),
+        ("/v1/tag/settle", json!({ "reference": "ghcr.io/acme/app:latest" })),
+    ] {
+        let call = client().post(server.url(path)).bearer_auth(CI).json(&body);
+        let response = call.header("Idempotency-Key", "k").send().await.unwrap();
+        let problem = problem(response, StatusCode::BAD_REQUEST, "INVALID_ARGUMENT").await;
+        assert_eq!(problem["field"], "idempotency_key", "{path}");
+    }
+    assert_eq!(server.called(), Vec::<&str>::new());
 }

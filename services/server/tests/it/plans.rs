@@ -101,3 +101,14 @@ async fn a_plan_needs_the_rights_of_its_release_and_has_no_key() {
     assert_eq!(problem["field"], "idempotency_key");
     assert_eq!(server.called(), Vec::<&str>::new());
 }
+
+/// A script that hands the id on without looking must not publish without a plan.
+#[tokio::test]
+async fn a_plan_that_cannot_be_held_to_has_an_id_that_is_refused() {
+    let server = Server::start(
+        Fake::default().plan(|_| Ok(colophon_domain::PlanView { id: None, ..plan() })),
+    )
+    .await;
+    let body = answer(post(&server, CI, "/v1/plans", &request()).await).await;
+    assert_eq!(body["id"], "incomplete");
+}

@@ -113,7 +113,7 @@ pub fn plan() -> PlanView {
         message: String::new(),
     };
     PlanView {
-        id: "plan-1".into(),
+        id: Some("plan-1".into()),
         source: "ghcr.io/acme/app:sha-1".parse().unwrap(),
         digest: Digest::sha256(b"manifest"),
         publications: vec![PlannedPublication {
