@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(
             miss.problem,
             Problem {
-                exit: Exit::Guarded,
+                exit: Exit::Immutable,
                 reason: Some("TAG_IMMUTABLE".into()),
                 message: "1.4 is elsewhere".into(),
                 field: Some("targets[0].unique_tags[0]".into()),

@@ -17,19 +17,23 @@ Exit codes:
   3    the server refused the request for a reason that has no code of its own
   4    the release was still running when --timeout passed
   5    the server could not be reached, or was not ready
-  6    a rule or a condition stands against it: TAG_IMMUTABLE, TAG_MOVED, ORDER_REGRESSION,
-       ORDER_KEY_MISMATCH, PLAN_CHANGED, PLAN_EXPIRED, NOT_IN_HISTORY, NOT_ENDED;
-       plan: not feasible
+  6    a unique tag has other content, or the registry does not let it move: TAG_IMMUTABLE
   7    SUPERSEDED: a newer build has the tag, and nothing needs doing
   8    the release was CANCELLED
   9    the release ERRORED: its attempts are used up (ATTEMPTS_EXHAUSTED)
   10   not permitted, or no credential: PERMISSION_DENIED, UNAUTHENTICATED, REGISTRY_DENIED,
        REGISTRY_UNAUTHORIZED, VAULT_DENIED, CREDENTIAL_MISSING
   11   the source: SOURCE_NOT_FOUND, SOURCE_GONE, UNSUPPORTED_MANIFEST
-  12   too late, or not now: EXPIRED, FROZEN
+  12   too late: EXPIRED
+  13   the tag is not where it was expected: TAG_MOVED
+  14   a newer build has the tag, or nobody can tell: ORDER_REGRESSION, ORDER_KEY_MISMATCH
+  15   make a new plan: PLAN_CHANGED, PLAN_EXPIRED
+  16   there is nothing to go back to: NOT_IN_HISTORY, NOT_ENDED
+  17   a freeze holds: FROZEN; the release waits for its end
+  18   asked too often, come back later: RATE_LIMITED
   130  interrupted; an accepted release goes on
-The same reason gives the same code, whether the server refuses the request or the release ends
-with it.
+The same reason gives the same code, whether the server refuses the request, the release ends
+with it, or a plan shows it.
 
 The token is read from COLOPHON_TOKEN or from a file (--token-file), never from an argument.";
 
@@ -48,8 +52,8 @@ pub enum Exit {
     StillRunning,
     /// The server could not be reached, or was not ready, for as long as it was tried.
     Unreachable,
-    /// A rule of a tag, a condition or a plan stands against it.
-    Guarded,
+    /// A unique tag has other content, or the registry does not let the tag move.
+    Immutable,
     /// A newer release or build has the tag; nothing needs doing.
     Superseded,
     /// The release was stopped on request.
@@ -60,8 +64,20 @@ pub enum Exit {
     NotPermitted,
     /// The source is not there, or of no kind that is copied.
     Source,
-    /// The time in which the release may move tags is over, or a freeze stops it.
-    NotNow,
+    /// The time in which the release may move tags is over.
+    Expired,
+    /// The tag is not where it was expected.
+    TagMoved,
+    /// A newer build has the tag, or nobody can tell which build is newer.
+    Older,
+    /// The plan does not hold any more.
+    PlanOver,
+    /// There is nothing to go back to.
+    NoWayBack,
+    /// A freeze holds.
+    Frozen,
+    /// Somebody was asked too often.
+    RateLimited,
     /// Stopped by a signal.
     Interrupted,
 }
@@ -76,13 +92,19 @@ impl Exit {
             Self::Refused => 3,
             Self::StillRunning => 4,
             Self::Unreachable => 5,
-            Self::Guarded => 6,
+            Self::Immutable => 6,
             Self::Superseded => 7,
             Self::Cancelled => 8,
             Self::Errored => 9,
             Self::NotPermitted => 10,
             Self::Source => 11,
-            Self::NotNow => 12,
+            Self::Expired => 12,
+            Self::TagMoved => 13,
+            Self::Older => 14,
+            Self::PlanOver => 15,
+            Self::NoWayBack => 16,
+            Self::Frozen => 17,
+            Self::RateLimited => 18,
             Self::Interrupted => 130,
         }
     }
@@ -90,14 +112,13 @@ impl Exit {
     /// The code of a reason that has one of its own, however the reason was learned.
     pub fn of_reason(reason: &str) -> Option<Self> {
         match Reason::parse(reason)? {
-            Reason::TagImmutable
-            | Reason::TagMoved
-            | Reason::OrderRegression
-            | Reason::OrderKeyMismatch
-            | Reason::PlanChanged
-            | Reason::PlanExpired
-            | Reason::NotEnded
-            | Reason::NotInHistory => Some(Self::Guarded),
+            Reason::TagImmutable => Some(Self::Immutable),
+            Reason::TagMoved => Some(Self::TagMoved),
+            Reason::OrderRegression | Reason::OrderKeyMismatch => Some(Self::Older),
+            Reason::PlanChanged | Reason::PlanExpired => Some(Self::PlanOver),
+            Reason::NotEnded | Reason::NotInHistory => Some(Self::NoWayBack),
+            Reason::Frozen => Some(Self::Frozen),
+            Reason::RateLimited => Some(Self::RateLimited),
             Reason::Superseded => Some(Self::Superseded),
             Reason::Cancelled => Some(Self::Cancelled),
             Reason::AttemptsExhausted => Some(Self::Errored),
@@ -110,7 +131,7 @@ impl Exit {
             Reason::SourceNotFound | Reason::SourceGone | Reason::UnsupportedManifest => {
                 Some(Self::Source)
             }
-            Reason::Expired | Reason::Frozen => Some(Self::NotNow),
+            Reason::Expired => Some(Self::Expired),
             _ => None,
         }
     }
@@ -190,20 +211,26 @@ impl Problem {
 mod tests {
     use super::*;
 
-    const ALL: [Exit; 14] = [
+    const ALL: [Exit; 20] = [
         Exit::Done,
         Exit::NotPublished,
         Exit::Usage,
         Exit::Refused,
         Exit::StillRunning,
         Exit::Unreachable,
-        Exit::Guarded,
+        Exit::Immutable,
         Exit::Superseded,
         Exit::Cancelled,
         Exit::Errored,
         Exit::NotPermitted,
         Exit::Source,
-        Exit::NotNow,
+        Exit::Expired,
+        Exit::TagMoved,
+        Exit::Older,
+        Exit::PlanOver,
+        Exit::NoWayBack,
+        Exit::Frozen,
+        Exit::RateLimited,
         Exit::Interrupted,
     ];
 
@@ -242,7 +269,7 @@ mod tests {
             (Failed, "REGISTRY_PROTOCOL", Exit::NotPublished),
             (Failed, "SOMETHING_NEW", Exit::NotPublished),
             (Failed, "", Exit::NotPublished),
-            (Failed, "TAG_IMMUTABLE", Exit::Guarded),
+            (Failed, "TAG_IMMUTABLE", Exit::Immutable),
             (Errored, "ATTEMPTS_EXHAUSTED", Exit::Errored),
             (Errored, "", Exit::Errored),
             (Errored, "VAULT_DENIED", Exit::NotPermitted),

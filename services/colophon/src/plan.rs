@@ -31,7 +31,8 @@ pub async fn plan(client: &Client, args: Plan, line: &[String]) -> Result<Answer
     Ok(Answer::Plan(Box::new(plan), publish, problem))
 }
 
-/// What stands against the plan: how much, and the first of it.
+/// What stands against the plan: how much, and the first of it. Its reason gives the code, as if
+/// the release had ended for it.
 fn against(plan: &Answered) -> Problem {
     let mut found: Vec<(&str, String)> = Vec::new();
     for publication in &plan.publications {
@@ -46,7 +47,7 @@ fn against(plan: &Answered) -> Problem {
         }
     }
     let Some((reason, message)) = found.first() else {
-        return Problem::new(Exit::Guarded, "the server says that the plan is not feasible");
+        return Problem::new(Exit::NotPublished, "the server says that the plan is not feasible");
     };
     let message = match found.len() {
         1 => format!("the release would not succeed: {message}"),
@@ -54,7 +55,8 @@ fn against(plan: &Answered) -> Problem {
             format!("the release would not succeed: {message} (the first of {many} obstacles)")
         }
     };
-    let mut problem = Problem::new(Exit::Guarded, message);
+    let exit = Exit::of_reason(reason).unwrap_or(Exit::NotPublished);
+    let mut problem = Problem::new(exit, message);
     problem.reason = Some((*reason).to_owned());
     problem
 }
@@ -153,17 +155,17 @@ mod tests {
         let problem = against(&plan);
         assert_eq!(
             (problem.exit, problem.reason.as_deref()),
-            (Exit::Guarded, Some("TAG_IMMUTABLE"))
+            (Exit::Immutable, Some("TAG_IMMUTABLE"))
         );
         assert!(problem.message.ends_with("b/x:1: it is elsewhere"), "{}", problem.message);
         plan.publications[0].obstacles =
             vec![Obstacle { reason: "FROZEN".into(), message: "until 14:02".into() }];
         let problem = against(&plan);
-        assert_eq!(problem.reason.as_deref(), Some("FROZEN"));
+        assert_eq!((problem.exit, problem.reason.as_deref()), (Exit::Frozen, Some("FROZEN")));
         assert!(problem.message.ends_with("b/x: until 14:02 (the first of 2 obstacles)"));
         let named = about("b/x:1", "the unique tag b/x:1 is elsewhere");
         assert_eq!(named, "the unique tag b/x:1 is elsewhere");
         plan.publications.clear();
-        assert_eq!(against(&plan).exit, Exit::Guarded);
+        assert_eq!(against(&plan).exit, Exit::NotPublished);
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use colophon_api::v1::{GetReleaseRequest, Release, ReleaseState, TagMove, TagMoveState};
+use colophon_domain::Reason;
 
 use crate::{
     call::{Patience, call},
@@ -80,7 +81,7 @@ fn outcome(release: &Release) -> Option<Problem> {
         return None;
     }
     let state = release.state().short_name();
-    let reason = cause(release);
+    let reason = release.state_reason.as_str();
     let exit = Exit::of_release(release.state(), reason);
     let mut problem = Problem::new(exit, format!("release {} {state}", release.id));
     if !release.message.is_empty() {
@@ -96,19 +97,6 @@ fn outcome(release: &Release) -> Option<Problem> {
         );
     }
     Some(problem)
-}
-
-/// The reason that the release ended for. A release that says `SUPERSEDED` while another of its
-/// tags was refused or failed must not look like one that needs no doing.
-fn cause(release: &Release) -> &str {
-    let failed = |tag: &&TagMove| {
-        matches!(tag.state(), TagMoveState::Refused | TagMoveState::Failed)
-            && !tag.reason.is_empty()
-    };
-    match release.state_reason.as_str() {
-        "SUPERSEDED" => tags(release).find(failed).map_or("SUPERSEDED", |tag| &tag.reason),
-        reason => reason,
-    }
 }
 
 fn tags(release: &Release) -> impl Iterator<Item = &TagMove> {
@@ -128,7 +116,10 @@ fn still_running(release: &Release) -> Problem {
         (what, reason) => format!(", it waits for: {what} ({reason})"),
     };
     let message = format!("release {id} is still {state} after --timeout{waiting}");
-    Problem::new(Exit::StillRunning, message).remedy(goes_on(id))
+    // Whoever waits for the end of a freeze should hear of the freeze.
+    let frozen = release.waiting_reason == Reason::Frozen.as_str();
+    let exit = if frozen { Exit::Frozen } else { Exit::StillRunning };
+    Problem::new(exit, message).remedy(goes_on(id))
 }
 
 fn interruption(id: &str) -> Problem {
@@ -183,13 +174,6 @@ mod tests {
         release.publications[0].tags.push(tag(TagMoveState::NotAttempted));
         let problem = outcome(&release).unwrap();
         assert_eq!((problem.exit, problem.remedy), (Exit::Superseded, None));
-        let reason = "TAG_IMMUTABLE".into();
-        release.publications[0].tags.push(TagMove { reason, ..tag(TagMoveState::Refused) });
-        let problem = outcome(&release).unwrap();
-        assert_eq!(
-            (problem.exit, problem.reason.as_deref()),
-            (Exit::Guarded, Some("TAG_IMMUTABLE"))
-        );
     }
 
     #[test]
@@ -206,5 +190,7 @@ mod tests {
         assert!(problem.remedy.unwrap().contains("colophon cancel 1"));
         release.waiting_reason = "VAULT_SEALED".into();
         assert!(still_running(&release).message.ends_with("vault is sealed (VAULT_SEALED)"));
+        release.waiting_reason = "FROZEN".into();
+        assert_eq!(still_running(&release).exit, Exit::Frozen);
     }
 }

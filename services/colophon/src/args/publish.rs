@@ -20,7 +20,7 @@ pub struct Publish {
     #[command(flatten)]
     pub content: Content,
     /// Do exactly what this plan showed, or stop with `PLAN_CHANGED`
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = values::plan)]
     pub plan: Option<String>,
     /// How to wait.
     #[command(flatten)]
@@ -37,7 +37,8 @@ pub struct Plan {
 }
 
 const PLAN_CODES: &str = "\
-Exits with 0 if nothing stands against it, and with 6 if something does; else as publish does.";
+Exits with 0 if nothing stands against it. If something does, the code is that of its reason, as
+publish would end with it; 1 if the reason has none.";
 
 /// What to publish, where and as what.
 #[derive(Debug, Args)]
@@ -111,7 +112,7 @@ pub enum OnFailureChoice {
 #[derive(Debug, Args)]
 pub struct Waiting {
     /// Makes running the command again safe; a random one if left out
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = values::key)]
     pub idempotency_key: Option<String>,
     /// Return as soon as the release is accepted
     #[arg(long)]
@@ -221,6 +222,12 @@ mod tests {
         assert_ne!(key(line), key(line));
         assert_eq!(key(line).len(), 36);
         assert_eq!(key(&format!("{line} --idempotency-key k")), "k");
+        // A variable of a script that is empty must not look like none.
+        for option in ["--idempotency-key=", "--plan="] {
+            let line = format!("{line} {option}");
+            let refused = Cli::try_parse_from(line.split_whitespace()).unwrap_err().to_string();
+            assert!(refused.contains("is empty"), "{refused}");
+        }
     }
 
     #[test]

@@ -46,6 +46,20 @@ pub fn reason(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// An idempotency key. An empty one would be the same as none, and sending again not safe.
+pub fn key(text: &str) -> Result<String, String> {
+    filled(text, "the key is empty: give one that is the same for each run of the same job")
+}
+
+/// A plan's id. An empty one would publish without the plan.
+pub fn plan(text: &str) -> Result<String, String> {
+    filled(text, "the id is empty: take it from `colophon plan`, which gives none if it fails")
+}
+
+fn filled(text: &str, otherwise: &str) -> Result<String, String> {
+    if text.is_empty() { Err(otherwise.to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// A version; what is sent is what was written.
 pub fn semver(text: &str) -> Result<String, String> {
     Version::parse(text).map(|version| version.to_string()).map_err(|failure| told(&failure))

@@ -14,6 +14,7 @@ pub fn freeze(freeze: &Freeze) -> String {
         ("until", until(freeze)),
         ("by", clean(&freeze.actor)),
         ("reason", clean(&freeze.reason)),
+        ("lifted because", clean(&freeze.lift_reason)),
         (
             "lift",
             if freeze.active {

@@ -81,13 +81,13 @@ fn a_plan_has_the_options_of_publish_and_says_how_to_do_exactly_that() {
 }
 
 #[test]
-fn what_stands_against_a_plan_exits_with_6() {
+fn what_stands_against_a_plan_gives_the_code() {
     let line = "plan a/x:1 --to b/x --float 1.4";
     let fake = Fake::start();
     let regression = plan(TagMoveState::Refused, "ORDER_REGRESSION");
     fake.script().plan.push_back(Step::Answer(regression.clone()));
     let ran = run(colophon(&fake, line));
-    assert_eq!(ran.code, Some(6), "{}", ran.err);
+    assert_eq!(ran.code, Some(14), "{}", ran.err);
     assert!(ran.err.contains("error: ORDER_REGRESSION: the release would not"), "{}", ran.err);
     assert!(ran.out.contains("plan-7  something stands against it"), "{}", ran.out);
 
@@ -98,12 +98,12 @@ fn what_stands_against_a_plan_exits_with_6() {
         vec![Obstacle { reason: "REGISTRY_DENIED".into(), message: "no push".into() }];
     fake.script().plan.push_back(Step::Answer(denied));
     let ran = run(colophon(&fake, line));
-    assert_eq!(ran.code, Some(6), "{}", ran.err);
+    assert_eq!(ran.code, Some(10), "{}", ran.err);
     assert!(ran.out.contains("obstacle: REGISTRY_DENIED: no push"), "{}", ran.out);
 
     fake.script().plan.push_back(Step::Answer(regression.clone()));
     let ran = run(colophon(&fake, &format!("{line} --output json")));
-    assert_eq!(ran.code, Some(6), "{}", ran.err);
+    assert_eq!(ran.code, Some(14), "{}", ran.err);
     assert_eq!(serde_json::from_str::<Plan>(&ran.out).unwrap(), regression);
 }
 

@@ -135,6 +135,6 @@ fn a_release_says_what_it_is_and_what_it_waits_for() {
     let waits = "waits    FROZEN, docker.io/a/* until 14:02: audit\n";
     assert!(ran.out.contains(waits), "{}", ran.out);
     let ran = run(colophon(&fake, &format!("release {ID} --wait --timeout 200ms")));
-    assert_eq!(ran.code, Some(4), "{}", ran.err);
+    assert_eq!(ran.code, Some(17), "{}", ran.err);
     assert!(ran.err.contains("until 14:02: audit (FROZEN)"), "{}", ran.err);
 }

@@ -102,8 +102,8 @@ fn a_rollback_without_a_server_says_how_to_send_it_again() {
 #[test]
 fn a_rollback_that_is_refused_has_the_code_of_its_reason() {
     for (code, reason, exit) in [
-        (Code::FailedPrecondition, "NOT_IN_HISTORY", 6),
-        (Code::Aborted, "TAG_MOVED", 6),
+        (Code::FailedPrecondition, "NOT_IN_HISTORY", 16),
+        (Code::Aborted, "TAG_MOVED", 13),
         (Code::PermissionDenied, "PERMISSION_DENIED", 10),
         (Code::NotFound, "NOT_FOUND", 3),
     ] {
