@@ -293,7 +293,12 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
     let (python_out, grpc_out) =
         (format!("--python_out={here}"), format!("--grpc_python_out={here}"));
     let compile = ["-m", "grpc_tools.protoc", "-I", protos.as_str(), &python_out, &grpc_out];
-    let protos = ["colophon/v1/release.proto", "google/api/annotations.proto"];
+    let protos = [
+        "colophon/v1/plan.proto",
+        "colophon/v1/release.proto",
+        "colophon/v1/tag_move.proto",
+        "google/api/annotations.proto",
+    ];
     run(&python, &[&compile[..], &protos].concat()).await;
     let program = blocks(&text, "python").concat();
     let said = run(&python, &["-c", &program]).await;

@@ -46,7 +46,7 @@ async fn releases_wait_and_say_why_and_go_on_at_once_when_it_is_lifted() {
     assert_eq!(peer.tags("app").await.unwrap(), [""; 0]);
     let line = ["release", &release, "--wait", "--timeout", "1s"];
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(4), "{output:?}");
+    assert_eq!(output.code, Some(17), "{output:?}");
     assert!(output.err.contains("FROZEN") && output.err.contains("holidays"), "{output:?}");
     // Whoever does not want to wait any more stops the release, and not at the freeze's end.
     let unwanted = crew.publish(&image, "app", &[], &["edge"]).await;

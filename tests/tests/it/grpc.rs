@@ -36,8 +36,10 @@ async fn stubs(folder: &Path) {
         .arg(format!("--grpc_python_out={}", folder.display()))
         .args([
             "colophon/v1/freeze.proto",
+            "colophon/v1/plan.proto",
             "colophon/v1/release.proto",
             "colophon/v1/tag.proto",
+            "colophon/v1/tag_move.proto",
             "google/api/annotations.proto",
         ])
         .current_dir(&protos)

@@ -68,7 +68,7 @@ async fn the_newest_build_has_the_tag_whoever_was_accepted_last() {
     // The same for a pipeline that asks by its exit code.
     let line = ["publish", &second, "--to", &app, "--float", "latest", "--order", "number:2"];
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(14), "{output:?}");
     assert!(output.err.contains("ORDER_REGRESSION"), "{output:?}");
     let line = [&line[..], &["--if-older", "supersede"]].concat();
     let output = crew.world.cli(&crew.api, &line).await.unwrap();

@@ -110,7 +110,7 @@ async fn it_shows_what_would_happen_and_leaves_no_trace() {
     assert!(said.contains("holidays"), "{said}");
     let line = ["plan", &old, "--to", &app, "--tag", "1.0.0"];
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(17), "{output:?}");
     assert!(output.out.contains("FROZEN") || output.err.contains("FROZEN"), "{output:?}");
     // What makes no sense for a plan is refused by name.
     for (field, value) in [("idempotency_key", json!("k")), ("plan", json!("p1-0-0"))] {
@@ -143,7 +143,7 @@ async fn a_permission_that_lacks_is_found_before_it_costs_anything() {
     assert!(said.contains("push") && said.contains("app"), "it says what lacks: {shown:#}");
     let line = ["plan", &image, "--to", &app, "--tag", "1"];
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(10), "{output:?}");
     assert!(output.out.contains("push"), "{output:?}");
     let release = ended(&crew.client, &request).await;
     let reason = text(&release, "/stateReason").to_owned();
@@ -170,7 +170,7 @@ async fn a_release_does_exactly_what_its_plan_showed_or_nothing() {
     assert_eq!(crew.target.inspect("app", "latest").await.unwrap(), digest(&new));
     // It is done: what was planned is not what would happen now.
     let output = crew.world.cli(&crew.api, &arguments).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(15), "{output:?}");
     assert!(output.err.contains("PLAN_CHANGED"), "{output:?}");
     ledger_check::check(&crew.world, &crew.source, &[&crew.target]).await;
 }

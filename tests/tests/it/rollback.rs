@@ -42,7 +42,7 @@ async fn a_second_rollback_goes_further_back() {
         assert_eq!(crew.target.inspect("app", "latest").await.unwrap(), digest(wanted));
     }
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(16), "{output:?}");
     assert!(output.err.contains("NOT_IN_HISTORY") && output.err.contains("0 steps"), "{output:?}");
     let entries = deeds(&crew.client, &latest).await;
     assert_eq!(entries[3..], ["confirmed rollback", "confirmed rollback"]);
@@ -157,7 +157,7 @@ async fn releases_that_wait_are_overtaken() {
     assert_refused(&answer, 409, "NOT_ENDED", "release");
     let line = ["rollback", "--release", &queued[0], "--reason", "500s"];
     let output = crew.world.cli(&crew.api, &line).await.unwrap();
-    assert_eq!(output.code, Some(6), "{output:?}");
+    assert_eq!(output.code, Some(16), "{output:?}");
     let body = json!({
         "reference": format!("{app}:latest"), "steps": 1, "reason": "500s", "breakGlass": true,
     });
