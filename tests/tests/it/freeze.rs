@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use colophon_testkit::image::ImageSpec;
-use colophon_tests::World;
+use colophon_tests::{SiteOptions, World};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -138,8 +138,10 @@ async fn breaking_the_glass_is_a_right_and_stands_in_the_ledger() {
 #[tokio::test]
 async fn a_freeze_has_an_end_and_stays_within_the_grant() {
     let mut world = World::new().await.unwrap();
+    let acme = world.site(SiteOptions::default()).await.unwrap().repository("acme");
+    let host = acme.trim_end_matches("/acme").to_owned();
     let actions = r#"actions = ["read", "freeze"]"#;
-    let grants = format!(r#"[{{ repositories = ["docker.io/acme/*"], {actions} }}]"#);
+    let grants = format!(r#"[{{ repositories = ["{acme}/*"], {actions} }}]"#);
     let token = world.caller("team", &grants).unwrap();
     let api = world.serve().await.unwrap();
     let client = world.client(&api).unwrap();
@@ -158,12 +160,15 @@ async fn a_freeze_has_an_end_and_stays_within_the_grant() {
         let answer = ask(json!({ "pattern": "*", "reason": "holidays", "endTime": end })).await;
         assert_refused(&answer, 400, "INVALID_ARGUMENT", field);
     }
-    for pattern in ["*", "docker.io/*", "docker.io/acmex/*", "ghcr.io/acme/*"] {
+    for pattern in ["*", &format!("{host}/*"), &format!("{acme}x/*"), "ghcr.io/acme/*"] {
         let answer = freeze(&team, pattern, time::Duration::HOUR).await;
         assert_refused(&answer, 403, "PERMISSION_DENIED", "pattern");
         assert!(answer.text("/detail").contains(pattern), "{:#}", answer.body);
     }
-    let own = frozen(&team, "docker.io/acme/app/*").await;
+    // A typing error in the host would stop nothing, and nobody would notice.
+    let answer = freeze(&client, "ghrc.io/*", time::Duration::HOUR).await;
+    assert_refused(&answer, 400, "UNKNOWN_REGISTRY", "pattern");
+    let own = frozen(&team, &format!("{acme}/app/*")).await;
     let everything = frozen(&client, "*").await;
     // Each sees what concerns it, and ends what is its own.
     let listed = team.get("/v1/freezes", &[]).await.unwrap();
@@ -171,7 +176,7 @@ async fn a_freeze_has_an_end_and_stays_within_the_grant() {
     let path = format!("/v1/freezes/{everything}/lift");
     let answer = team.call(Method::POST, &path, &[], Some(&json!({}))).await.unwrap();
     assert_eq!(answer.text("/reason"), "PERMISSION_DENIED", "{:#}", answer.body);
-    lift(&team, &own).await;
+    assert_eq!(text(&lift(&team, &own).await, "/liftReason"), "back at work");
 
     let lines: [(&[&str], i32, &str); 5] = [
         (&["freeze", "*", "--reason", "x"], 2, "--until"),
@@ -191,6 +196,15 @@ async fn a_freeze_has_an_end_and_stays_within_the_grant() {
     assert_eq!(output.code, Some(0), "{output:?}");
     let output = world.cli(&api, &["freezes", "--all"]).await.unwrap();
     assert!(output.out.contains(&everything) && output.out.contains(&own), "{output:?}");
+
+    // A script that has lost count does not fill the table.
+    for _ in 0..100 {
+        frozen(&team, &format!("{acme}/app")).await;
+    }
+    let answer = freeze(&team, &format!("{acme}/app"), time::Duration::HOUR).await;
+    let refused = (answer.status.as_u16(), answer.text("/reason"));
+    assert_eq!(refused, (429, "RATE_LIMITED"), "{:#}", answer.body);
+    frozen(&client, "*").await;
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod badinput_content;
 mod badinput_keys;
 mod cli;
 mod docs;
+mod expected;
 mod freeze;
 mod grpc;
 mod kill;

@@ -142,6 +142,12 @@ async fn keys_of_another_kind_or_none_cannot_be_compared() {
     let release = ended(&crew.client, &guarded).await;
     assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
 
+    // An older time is refused as an older number is.
+    let older = json!({ "orderKey": { "time": "2026-11-03T14:02:00Z" } });
+    let release = ended(&crew.client, &request(&first, &older)).await;
+    assert_eq!(state(&release), "FAILED ORDER_REGRESSION", "{release:#}");
+    assert_eq!(crew.target.inspect("app", "edge").await.unwrap(), digest(&second));
+
     // What a user gets wrong is said in the user's words.
     for (order, said) in [("7", "KIND"), ("number:x", "number"), ("time:soon", "time")] {
         let line = ["publish", &first, "--to", &app, "--float", "edge", "--order", order];

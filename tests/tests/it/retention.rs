@@ -9,8 +9,8 @@ use serde_json::json;
 use crate::{
     kill::{Crew, TIMES},
     ledger_check,
-    release_scene::{state, tag_puts, text},
-    safe_scene::{about, deeds, denied, digest, ended, rolled_back, with},
+    release_scene::{expected, state, tag_puts, tags, text},
+    safe_scene::{about, deeds, denied, digest, ended, plan, rolled_back, with},
 };
 
 fn kept_tag(source: &str) -> String {
@@ -49,8 +49,8 @@ async fn what_a_floating_tag_leaves_survives_the_garbage_collection() {
         let reference = format!("{}:{kept}", crew.target.repository("app"));
         assert_eq!(deeds(&crew.client, &reference).await, ["confirmed retention"]);
     }
-    let tags = crew.target.peer().unwrap().tags("app").await.unwrap();
-    assert_eq!(tags.len(), 4, "two that float, two that keep: {tags:?}");
+    let there = crew.target.peer().unwrap().tags("app").await.unwrap();
+    assert_eq!(there.len(), 4, "two that float, two that keep: {there:?}");
 
     crew.target.registry().collect_garbage(true).await.unwrap();
     crew.target.registry_mut().restart().await.unwrap();
@@ -63,11 +63,7 @@ async fn what_a_floating_tag_leaves_survives_the_garbage_collection() {
     let walked = crew.target.peer().unwrap().walk("app", "latest").await.unwrap();
     assert_eq!(walked.root, digest(&images[0]));
     // A release shows the tags that were asked for, and no others.
-    let tags = release["publications"][0]["tags"].as_array().unwrap();
-    println!(
-        "the rollback's tags: {:?}",
-        tags.iter().map(|tag| text(tag, "/tag")).collect::<Vec<_>>()
-    );
+    assert_eq!(tags(&release), expected(&[("app:latest", "MOVED")]));
     everything_ended(&crew).await;
 }
 
@@ -96,6 +92,14 @@ async fn a_digest_that_cannot_be_kept_is_not_left() {
     let said = text(&release, "/message");
     assert!(said.contains("could not be kept") && said.contains(digest(&old)), "{said}");
     assert_eq!(crew.target.inspect("app", "latest").await.unwrap(), digest(&old));
+    let refused = [("app:2", "MOVED"), ("app:latest", "FAILED REGISTRY_UNAUTHORIZED")];
+    assert_eq!(tags(&release), expected(&refused));
+    // A plan says what would be kept, too.
+    let mut next = request.clone();
+    next["targets"][0]["uniqueTags"] = json!(["3"]);
+    let shown = plan(&crew.client, &next).await.good().unwrap();
+    let note = text(&shown, "/publications/0/notes/0");
+    assert!(note.contains(digest(&old)) && note.contains(&kept), "{shown:#}");
     // The next release tries anew.
     let release = ended(&crew.client, &request).await;
     assert_eq!(state(&release), "SUCCEEDED", "{release:#}");

@@ -2,7 +2,7 @@
 //! with content that the registry has collected meanwhile.
 
 use colophon_testkit::image::ImageSpec;
-use colophon_tests::World;
+use colophon_tests::{SiteOptions, World};
 use serde_json::{Value, json};
 
 use crate::{
@@ -270,4 +270,41 @@ async fn who_may_publish_may_not_go_back_and_a_key_makes_one_rollback() {
     let answer = rollback(&crew.client, &unique).await;
     assert_eq!(answer.text("/reason"), "NOT_IN_HISTORY", "{:#}", answer.body);
     ledger_check::check(&crew.world, &crew.source, &[&crew.target]).await;
+}
+
+/// The ledger knows of places that a caller may not: from such a one the content comes back all the
+/// same, and nobody is told where it was.
+#[tokio::test]
+async fn content_comes_back_from_where_the_caller_may_not_look_and_is_not_told() {
+    let mut world = World::new().await.unwrap();
+    let secret = world.site(SiteOptions::proxied()).await.unwrap();
+    let mut crew = Crew::on(world, TIMES, 1).await;
+    let old = crew.image(&ImageSpec::tiny("old"), "app").await;
+    let new = crew.image(&ImageSpec::tiny("new"), "app").await;
+    let (here, there) = (crew.target.repository("app"), secret.repository("secret/app"));
+    for (source, kept) in [(&old, "1"), (&new, "2")] {
+        let targets: [colophon_tests::Target<'_>; 2] =
+            [(&here, &[], &["latest"]), (&there, &[kept], &[])];
+        let release = ended(&crew.client, &with(source, &targets, &json!({}))).await;
+        assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
+    }
+    for site in [&crew.target, &crew.source] {
+        site.peer().unwrap().delete_manifest("app", digest(&old)).await.unwrap();
+    }
+    crew.target.registry().collect_garbage(true).await.unwrap();
+    crew.target.registry_mut().restart().await.unwrap();
+
+    let actions = r#"actions = ["read", "rollback"]"#;
+    let grants = format!(r#"[{{ repositories = ["{here}"], {actions} }}]"#);
+    let token = crew.world.caller("team", &grants).unwrap();
+    let api = crew.world.serve().await.unwrap();
+    let team = crew.world.client_of(&api, &token).unwrap();
+    let latest = format!("{here}:latest");
+    let release = rolled_back(&team, &latest, &json!({ "steps": 1 })).await;
+    assert_eq!(state(&release), "SUCCEEDED", "{release:#}");
+    assert_eq!(crew.target.inspect("app", "latest").await.unwrap(), digest(&old));
+    let moves = team.moves(&latest).await.unwrap();
+    for told in [release.to_string(), format!("{moves:?}")] {
+        assert!(!told.contains("secret"), "{told}");
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     kill::{Crew, TIMES},
     ledger_check,
     release_scene::{assert_refused, expected, state, tags, text},
-    safe_scene::{accepted, digest, ended, merge, message},
+    safe_scene::{accepted, digest, ended, merge, message, rollback},
 };
 
 const NOT_HIGHEST: &str = "KEPT NOT_HIGHEST";
@@ -59,7 +59,9 @@ async fn a_backport_moves_its_own_line_and_nothing_else() {
     assert_eq!(tags(release), expected(&some));
     let said = message(release, "latest");
     assert!(said.contains("1.4.2") && said.contains("1.3.9"), "{said}");
-    assert!(output.out.contains(said) || output.err.contains("1.4.2"), "{output:?}");
+    assert!(output.out.contains(said), "{said}: {output:?}");
+    let why = message(release, "v1.3");
+    assert!(why.contains("1.3.9 is the highest of its line"), "{why}");
     assert_eq!(at(&crew, "v1.3").await, digest(text(&backport, "/source")));
     for tag in ["v1", "latest", "v1.4"] {
         assert_eq!(at(&crew, tag).await, newest, "{tag}");
@@ -81,6 +83,31 @@ async fn a_backport_moves_its_own_line_and_nothing_else() {
     let request = json!({ "source": again, "targets": [{ "repository": app }], "semver": "1.4.3" });
     let release = ended(&crew.client, &request).await;
     assert_eq!(state(&release), "FAILED TAG_IMMUTABLE", "{release:#}");
+    ledger_check::check(&crew.world, &crew.source, &[&crew.target]).await;
+}
+
+/// A version that was rolled back is there still, and the highest: a hotfix of the one before does
+/// not take its tags unasked, and is told how to.
+#[tokio::test]
+async fn a_hotfix_after_a_rollback_says_how_it_gets_the_tags() {
+    let crew = Crew::new(1).await;
+    version(&crew, "v1.4.2", json!({})).await;
+    let bad = version(&crew, "v1.5.0", json!({})).await;
+    let body = json!({ "release": bad["id"], "reason": "500s" });
+    let back = rollback(&crew.client, &body).await.good().unwrap();
+    crew.succeeds(text(&back, "/id")).await;
+    let release = version(&crew, "v1.4.3", json!({})).await;
+    assert_eq!(tags(&release)["app:v1.4"], "MOVED");
+    for tag in ["v1", "latest"] {
+        assert_eq!(tags(&release)[&format!("app:{tag}")], NOT_HIGHEST);
+        let said = message(&release, tag);
+        assert!(said.contains("1.5.0") && said.contains("allow_backward"), "{said}");
+    }
+    let told = json!({ "allowBackward": true, "reason": "1.5.0 is withdrawn" });
+    let release = version(&crew, "v1.4.4", told).await;
+    assert_eq!(tags(&release)["app:latest"], "MOVED");
+    let why = message(&release, "latest");
+    assert!(why.contains("1.5.0") && why.contains("allow_backward"), "{why}");
     ledger_check::check(&crew.world, &crew.source, &[&crew.target]).await;
 }
 

@@ -14,18 +14,18 @@ use crate::{
 };
 
 impl World {
-    async fn accepted(&mut self, request: &ReleaseRequest) -> Uuid {
+    pub(crate) async fn accepted(&mut self, request: &ReleaseRequest) -> Uuid {
         self.publish(request).await.unwrap().id
     }
 
     /// Where a tag of the app is: the number of an image.
-    fn image(&self, tag: &str) -> Option<usize> {
+    pub(crate) fn image(&self, tag: &str) -> Option<usize> {
         let digest = self.registry.digest(&(APP.to_owned(), tag.to_owned()))?;
         self.images.iter().position(|image| *image == digest)
     }
 
     /// Workers take jobs until one has a request about a tag, and waits; returns its place.
-    async fn begin(&mut self) -> usize {
+    pub(crate) async fn begin(&mut self) -> usize {
         loop {
             match self.start_worker().await {
                 Next::Asks => return self.running.len() - 1,
@@ -36,13 +36,13 @@ impl World {
     }
 
     /// Answers the only worker until its next request is a PUT.
-    async fn until_put(&mut self) {
+    pub(crate) async fn until_put(&mut self) {
         while !self.running[0].parked.asked.puts() {
             assert_eq!(self.answer(0, How::Done).await, Next::Asks, "no PUT");
         }
     }
 
-    async fn state(&self, id: Uuid) -> (ReleaseState, Option<Reason>) {
+    pub(crate) async fn state(&self, id: Uuid) -> (ReleaseState, Option<Reason>) {
         let view = self.view(id).await;
         (view.state, view.state_reason)
     }
@@ -53,12 +53,12 @@ impl World {
         tags.map(|tag| (tag.tag.to_string(), tag.state)).collect()
     }
 
-    async fn all_well(&mut self) {
+    pub(crate) async fn all_well(&mut self) {
         self.settle_all().await;
         self.check_ends().await;
     }
 
-    fn image_request(&self, image: usize, tags: &[&str]) -> ReleaseRequest {
+    pub(crate) fn image_request(&self, image: usize, tags: &[&str]) -> ReleaseRequest {
         publish(&self.images[image], APP, tags)
     }
 

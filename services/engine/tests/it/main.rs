@@ -14,6 +14,7 @@ mod ends;
 mod foreign;
 mod incidents;
 mod model;
+mod plans;
 mod pruning;
 mod registry;
 mod releases;
