@@ -51,7 +51,7 @@ test: setup ## run every test
 	cargo test --workspace --locked --no-fail-fast
 
 .PHONY: demo
-demo: setup ## start all parts and publish an image, from nothing to a signed record
+demo: setup ## start all parts and publish an image, from nothing to a recorded release
 	cargo build --workspace --bins --locked
 	cargo run -q --locked -p colophon-demo
 
