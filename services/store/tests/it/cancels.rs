@@ -19,10 +19,7 @@ async fn half_moved(on_failure: OnFailure) -> (Hand, uuid::Uuid) {
     let mut wanted = request(TWO);
     wanted.on_failure = on_failure;
     let id = hand.accept(&wanted, 1).await;
-    for _ in 0..3 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(3).await;
     assert_eq!(hand.serves("a:latest"), Some(digest(1)));
     (hand, id)
 }

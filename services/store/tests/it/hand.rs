@@ -71,6 +71,14 @@ impl Hand {
         id
     }
 
+    /// Claims and does so many jobs, one after the other.
+    pub(crate) async fn works(&mut self, jobs: usize) {
+        for _ in 0..jobs {
+            let job = self.claim().await;
+            self.work(&job).await;
+        }
+    }
+
     /// Claims and works until nothing is claimable.
     pub(crate) async fn work_all(&mut self) {
         while let Some(job) = self.base.claim(1).await.pop() {

@@ -67,10 +67,7 @@ async fn a_tag_that_somebody_else_moved_since_stays() {
     hand.serve("a:latest", 9);
     let id = hand.accept(&request(TWO), 1).await;
     // Two copies, two targets; `a` is moved and `b` refused.
-    for _ in 0..4 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(4).await;
     let job = hand.claim().await;
     assert_eq!(job.kind, JobKind::Restore);
     hand.serve("a:latest", 7);
@@ -88,10 +85,7 @@ async fn a_tag_that_another_release_claims_stays() {
         let mut hand = scene().await;
         hand.serve("a:latest", 9);
         let id = hand.accept(&request(TWO), 1).await;
-        for _ in 0..3 {
-            let job = hand.claim().await;
-            hand.work(&job).await;
-        }
+        hand.works(3).await;
         let slow = hand.claim().await;
         let claims = hand.publish(&request(&[("a", &[], &["latest"])]), claimed_as).await;
         let found = if claimed_as == 1 { "UNCHANGED" } else { "MOVED" };
@@ -152,10 +146,7 @@ async fn a_put_back_goes_on_after_a_lost_lease() {
         let mut hand = scene().await;
         hand.serve("a:latest", 9);
         let id = hand.accept(&request(TWO), 1).await;
-        for _ in 0..4 {
-            let job = hand.claim().await;
-            hand.work(&job).await;
-        }
+        hand.works(4).await;
         let dead = hand.claim().await;
         let step = hand.step(&dead).await;
         let intent = if arrived.is_some() { Some(hand.intent(&step).await) } else { None };
@@ -185,10 +176,7 @@ async fn a_put_back_that_is_given_up_hides_no_reason() {
     let mut hand = scene().await;
     hand.serve("a:latest", 9);
     let id = hand.accept(&request(TWO), 1).await;
-    for _ in 0..4 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(4).await;
     let job = hand.claim().await;
     let away = Failure::new(Reason::AttemptsExhausted, "the attempts are used up");
     assert_eq!(hand.base.store.give_up(&job, &away, &away).await.unwrap(), GaveUp::Yes);
@@ -208,10 +196,7 @@ async fn a_put_back_that_the_registry_refuses_says_so() {
     let mut hand = scene().await;
     hand.serve("a:latest", 9);
     let id = hand.accept(&request(TWO), 1).await;
-    for _ in 0..4 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(4).await;
     let job = hand.claim().await;
     let step = hand.step(&job).await;
     let intent = hand.intent(&step).await;
@@ -304,10 +289,7 @@ async fn two_releases_that_fail_leave_nothing_of_either() {
         let mut slow = Vec::new();
         for number in [1, 2] {
             ids.push(hand.accept(&request(TWO), number).await);
-            for _ in 0..3 {
-                let job = hand.claim().await;
-                hand.work(&job).await;
-            }
+            hand.works(3).await;
             slow.push(hand.claim().await);
         }
         assert_eq!(hand.serves("a:latest"), Some(digest(2)));
@@ -333,10 +315,7 @@ async fn a_tag_that_somebody_else_has_put_back_counts_as_put_back() {
     let mut hand = scene().await;
     hand.serve("a:latest", 9);
     let id = hand.accept(&request(TWO), 1).await;
-    for _ in 0..4 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(4).await;
     hand.serve("a:latest", 9);
     hand.work_all().await;
     assert_eq!(hand.tag(id, "a:latest").await.state, "RESTORED");
@@ -353,10 +332,7 @@ async fn a_tag_that_somebody_else_brought_to_the_same_digest_stays() {
         let mut hand = scene().await;
         hand.serve("a:latest", 9);
         let id = hand.accept(&request(TWO), 1).await;
-        for _ in 0..3 {
-            let job = hand.claim().await;
-            hand.work(&job).await;
-        }
+        hand.works(3).await;
         let slow = hand.claim().await;
         let other = hand.accept(&request(&[("a", &[], &["latest"])]), 2).await;
         let job = hand.claim().await;
@@ -392,10 +368,7 @@ async fn two_releases_of_one_image_that_fail_leave_nothing_of_either() {
         let (mut ids, mut slow) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             ids.push(hand.accept(&request(TWO), 1).await);
-            for _ in 0..3 {
-                let job = hand.claim().await;
-                hand.work(&job).await;
-            }
+            hand.works(3).await;
             slow.push(hand.claim().await);
         }
         assert_eq!(hand.tag(ids[1], "a:latest").await.state, "UNCHANGED");
@@ -432,10 +405,7 @@ async fn a_release_that_fails_leaves_no_key_behind() {
     assert_eq!(hand.tag(next, "a:latest").await.state, "MOVED");
     // The attempts to look at it are used up: the key stays, and it is said.
     let found = hand.accept(&numbered(TWO, 100), 2).await;
-    for _ in 0..4 {
-        let job = hand.claim().await;
-        hand.work(&job).await;
-    }
+    hand.works(4).await;
     let job = hand.claim().await;
     assert_eq!(job.kind, JobKind::Restore);
     let away = Failure::new(Reason::AttemptsExhausted, "the attempts are used up");
