@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use colophon_domain::{
-    Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagOrDigest,
+    Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagMoveState, TagOrDigest,
 };
 use colophon_registry::{Manifest, PutError, Session};
-use colophon_store::{Begun, Blocker, Claimed, Intent, Look, Move, Outcome, Waiting};
+use colophon_store::{Begun, Blocker, Claimed, Head, Intent, Look, Move, Outcome, Waiting};
 
 use crate::{Engine, lease::Keeper, tag_job::Place};
 
@@ -54,7 +54,8 @@ impl Engine {
             if let Some(blocker) = &head.blocker {
                 return Ok(TagEnd::Wait(self.blocked(step, blocker)));
             }
-            if let Some(frozen) = head.frozen.as_ref().filter(|_| !step.terms.break_glass) {
+            let frozen = head.frozen.as_ref().filter(|_| !step.terms.break_glass);
+            if let Some(frozen) = frozen.filter(|_| !overtaken(step, &head)) {
                 let delay = frozen.ends_in.min(FREEZE_POLL);
                 return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
             }
@@ -297,6 +298,13 @@ async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
 /// Whether a tag goes to what it was, or stays at it: then its content is not the release's.
 fn is_return(step: &Move) -> bool {
     step.restore.is_some() || step.retention || step.terms.purpose == Purpose::Rollback
+}
+
+/// Whether the tag has something newer for good, wherever the registry has it now: then its release
+/// has no freeze to wait for.
+fn overtaken(step: &Move, head: &Head) -> bool {
+    let left = Decision::Leave(TagMoveState::Superseded, Reason::Superseded);
+    step.restore.is_none() && head.holder.is_none() && step.decide(None, &head.state) == left
 }
 
 /// Whether a tag is left for a reason that is gone if the release that holds it is put back.

@@ -1,9 +1,9 @@
-//! Plans and versions where the clock and every request are held: a plan that has become too old,
-//! and a release that waits without asking anybody anything.
+//! Plans and freezes where the clock and every request are held: a plan that has become too old, and
+//! releases that wait for what they must, without asking anybody anything, and for nothing else.
 
 use std::time::Duration;
 
-use colophon_domain::{Reason, ReleaseState};
+use colophon_domain::{Position, Reason, ReleaseState, Repository, RollbackSubject};
 
 use crate::{
     requests::version,
@@ -52,4 +52,34 @@ async fn a_version_that_waits_for_a_freeze_lists_no_tags() {
     world.all_well().await;
     assert_eq!(world.state(id).await, (ReleaseState::Succeeded, None));
     assert_eq!(world.image("latest"), Some(1));
+}
+
+/// A rollback with a broken glass overtakes a release that waits for the end of the freeze: its owner
+/// is told at once, and not when the freeze is over.
+#[tokio::test]
+async fn what_is_overtaken_under_a_freeze_does_not_wait_for_its_end() {
+    let mut world = World::new(0).await;
+    for image in [1, 2] {
+        world.accepted(&world.image_request(image, &["production"])).await;
+        world.all_well().await;
+    }
+    world.freeze("*", Duration::from_mins(30)).await;
+    let queued = world.accepted(&world.image_request(3, &["production"])).await;
+    for _copy_then_wait in 0..2 {
+        assert_eq!(world.start_worker().await, Next::Ended);
+    }
+    let subject = RollbackSubject::Tag {
+        repository: Repository::parse(APP).unwrap(),
+        tag: "production".parse().unwrap(),
+        position: Position::Steps(1),
+        expected: None,
+    };
+    world.roll_back(subject, true).await.unwrap();
+    world.work_all().await;
+    assert_eq!(world.image("production"), Some(1));
+    world.pass(Duration::from_secs(20)).await;
+    world.work_all().await;
+    assert_eq!(world.state(queued).await, (ReleaseState::Failed, Some(Reason::Superseded)));
+    world.all_well().await;
+    assert_eq!(world.image("production"), Some(1));
 }
