@@ -159,8 +159,9 @@ impl Engine {
         if let Some(refusal) = &refusal {
             tracing::warn!(%refusal, "a kept digest was not let go");
         }
-        let asked = Instant::now();
-        let seen = session.observe(&what).await?;
+        let accepted = refusal.is_none();
+        let (seen, asked) =
+            self.look_after(&session, &what, intent.old.as_ref(), accepted).await?;
         let look = Look::since(seen.as_ref(), asked);
         let settled = self.store.finish_prune(kept, &intent, look, refusal.as_ref(), pause).await?;
         Ok(settled == Settled::Applied)

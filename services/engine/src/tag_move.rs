@@ -135,7 +135,7 @@ impl Engine {
             Err(PutError::NotApplied(failure)) => Some(failure),
             Err(PutError::Unknown(failure)) => return self.unknown(step, &failure).await,
         };
-        let looked = self.look_after(session, step, intent, refusal.is_some()).await;
+        let looked = self.look_after(session, &what, intent.old.as_ref(), refusal.is_none()).await;
         let (observed, asked) = match looked {
             Ok(looked) => looked,
             Err(failure) => return self.unknown(step, &failure).await,
@@ -164,27 +164,27 @@ impl Engine {
         }
     }
 
-    /// What the registry serves after the PUT. One that still serves the old digest is asked
-    /// again for the consistency window: it may read from a replica. So is one that cannot say:
-    /// some answer 5xx for a moment while the manifest is put under another tag.
-    async fn look_after(
+    /// What the registry serves after a PUT or a DELETE. One that has `accepted` it and still serves
+    /// the old digest is asked again for the consistency window: it may read from a replica. So is one
+    /// that cannot say: some answer 5xx for a moment while the manifest is put under another tag.
+    pub(crate) async fn look_after(
         &self,
         session: &Session,
-        step: &Move,
-        intent: &Intent,
-        refused: bool,
+        what: &TagOrDigest,
+        old: Option<&Digest>,
+        accepted: bool,
     ) -> Result<(Option<Digest>, Instant)> {
         let end = Instant::now() + self.settings.consistency_window;
         loop {
             let asked = Instant::now();
-            let observed = match observe(session, step).await {
+            let observed = match session.observe(what).await {
                 Err(failure) if passes(&failure) && Instant::now() < end => {
                     tokio::time::sleep(STALE_PAUSE).await;
                     continue;
                 }
                 seen => seen?,
             };
-            if refused || observed != intent.old || Instant::now() >= end {
+            if !accepted || observed.as_ref() != old || Instant::now() >= end {
                 return Ok((observed, asked));
             }
             tokio::time::sleep(STALE_PAUSE).await;
@@ -248,8 +248,9 @@ impl Engine {
         Ok(step.source.clone())
     }
 
-    /// The manifest to put under a tag. A digest that a tag goes back to may be gone: registries
-    /// delete what has no tag. Then it is copied back from wherever the ledger has seen it.
+    /// The manifest to put under a tag. It may be gone: registries delete what has no tag, also what
+    /// was copied a moment ago. Then it is copied again from the source, or, where the tag goes back to
+    /// it, from wherever the ledger has seen it.
     async fn manifest_of(
         &self,
         job: &Claimed,
@@ -258,8 +259,11 @@ impl Engine {
         keeper: &Keeper,
     ) -> Result<Manifest> {
         match self.manifest(session, &step.wanted).await {
-            Err(failure) if is_return(step) && failure.reason() == Reason::SourceGone => {
-                let place = self.find_elsewhere(&step.repository, &step.wanted).await?;
+            Err(failure) if failure.reason() == Reason::SourceGone => {
+                let place = self.source_of(step).await?;
+                if place.repository == step.repository {
+                    return Err(failure);
+                }
                 self.copy_content(job, &place, keeper, true).await?;
                 self.manifest(session, &step.wanted).await
             }

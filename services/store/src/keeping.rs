@@ -106,14 +106,18 @@ impl Store {
         Ok(Keeping::Wanted(Box::new(kept_move(step, digest, kept_tag, row.id))))
     }
 
-    /// Every kept digest, those of one floating tag together, the last that was left first.
+    /// Every kept digest, those of one floating tag together, the last that was left first. One at
+    /// which the tag is was not left after all, or has it again: it takes no other's place.
     pub async fn kept(&self, after: Option<&Kept>, limit: i64) -> Result<Vec<Kept>> {
         let rows = sqlx::query!(
             r#"
             SELECT registry, repository, tag, digest, kept_tag, tag_move_id, left_at,
                    COALESCE(retry_at <= colophon_now(), true) AS "due!"
-            FROM kept_digest
+            FROM kept_digest k
             WHERE ($1::text IS NULL OR (registry, repository, tag) > ($1, $2, $3))
+              AND NOT EXISTS (SELECT FROM tag_head h
+                              WHERE h.registry = k.registry AND h.repository = k.repository
+                                AND h.tag = k.tag AND h.digest = k.digest)
             ORDER BY registry, repository, tag, left_at DESC LIMIT $4
             "#,
             after.map(|kept| kept.repository.registry().as_str()),

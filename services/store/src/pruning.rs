@@ -27,8 +27,8 @@ const SOURCE_TAGS: i64 = 32;
 /// What becomes of a kept digest that is too many or too old.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prune {
-    /// Nothing is to be deleted: another floating tag keeps it too, or its tag is gone or
-    /// somebody else's already.
+    /// Nothing is to be deleted: another floating tag keeps it too, it was left again, or its tag is
+    /// gone or somebody else's already.
     Forgotten,
     /// Not now: something else points to the digest, a move is under way, or a freeze holds.
     Later,
@@ -65,6 +65,10 @@ impl Store {
             .await?;
         let mut head = LockedHead::lock(&mut tx, &kept.repository, &kept.kept_tag).await?;
         let used = uses(&mut tx, kept).await?;
+        // It was left again since it was read, and is the newest by now.
+        if !used.known {
+            return Ok(Prune::Forgotten);
+        }
         if used.moving || head.frozen || look.is_stale() || head.tag_seq != tag_seq {
             return Ok(Prune::Later);
         }
@@ -186,7 +190,10 @@ fn pruner() -> Author {
 }
 
 /// Who else has to do with a kept digest.
+#[expect(clippy::struct_excessive_bools, reason = "a row: each is a column of its own")]
 struct Uses {
+    /// It is kept as it was read.
+    known: bool,
     /// Another floating tag left it too.
     shared: bool,
     /// A tag that we know points to it.
@@ -200,6 +207,9 @@ async fn uses(conn: &mut PgConnection, kept: &Kept) -> Result<Uses, Fault> {
         Uses,
         r#"
         SELECT EXISTS (SELECT FROM kept_digest
+                       WHERE registry = $1 AND repository = $2 AND tag = $4 AND digest = $5
+                         AND left_at = $6) AS "known!",
+               EXISTS (SELECT FROM kept_digest
                        WHERE registry = $1 AND repository = $2 AND kept_tag = $3 AND tag <> $4)
                    AS "shared!",
                EXISTS (SELECT FROM tag_head
@@ -223,6 +233,7 @@ async fn uses(conn: &mut PgConnection, kept: &Kept) -> Result<Uses, Fault> {
         kept.kept_tag.as_str(),
         kept.tag.as_str(),
         kept.digest.as_str(),
+        kept.left_at,
     )
     .fetch_one(conn)
     .await?)
