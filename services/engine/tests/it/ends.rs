@@ -2,11 +2,15 @@
 
 use colophon_domain::{
     OnFailure, Reason, ReleaseState, ReleaseView, TagKind, TagMoveState, Visibility,
+    is_retention_tag,
 };
 use colophon_ledger::verify_chain;
 use uuid::Uuid;
 
 use crate::{walk::is_unique, world::World};
+
+/// Attempts of a job before its release ends errored, by the settings.
+const ATTEMPTS: i32 = 8;
 
 impl World {
     /// Everything has ended, each tag's chain holds, and each release ended as its tags did.
@@ -24,6 +28,10 @@ impl World {
     /// its release from beginning, and is not written about.
     pub(crate) fn check_observed(&self) {
         for (key, tag) in self.model.tags.iter().filter(|(key, _)| !is_unique(key)) {
+            // Nor is one that cannot leave its digest, because somebody took the tag for keeping it.
+            if self.model.cannot_leave(key, &self.registry) {
+                continue;
+            }
             assert_eq!(self.registry.digest(key), tag.digest, "{key:?}: not seen");
             assert!(!tag.touched, "{key:?}: not looked at");
         }
@@ -36,11 +44,17 @@ impl World {
     }
 
     async fn none_left(&self) {
+        let left: Vec<(Uuid, String, String, bool)> = sqlx::query_as(
+            "SELECT release_id, tag, state, retention FROM tag_move WHERE ended_at IS NULL",
+        )
+        .fetch_all(&self.base.pool)
+        .await
+        .unwrap();
+        assert!(left.is_empty(), "tags left: {left:?}");
         for (what, statement) in [
             ("releases without an end", "SELECT count(*) FROM release WHERE ended_at IS NULL"),
             ("open intents", "SELECT count(*) FROM open_intent"),
             ("jobs left", "SELECT count(*) FROM job WHERE state IN ('queued', 'running')"),
-            ("tags left", "SELECT count(*) FROM tag_move WHERE ended_at IS NULL"),
             (
                 "intents without exactly one outcome",
                 "SELECT count(*) FROM audit_entry i WHERE kind = 'intent' AND 1 <> (
@@ -79,11 +93,42 @@ impl World {
         }
     }
 
+    /// A release that does not succeed has a reason, and each of its attempts had one.
+    fn check_reason(&self, view: &ReleaseView, name: &str) {
+        let own = |attempt: &&colophon_domain::AttemptView| {
+            !matches!(attempt.reason, Reason::LeaseLost | Reason::Expired)
+        };
+        let attempts = view.attempts.iter().filter(own).count();
+        let faults = self.model.ended.faults.get(&view.id).copied().unwrap_or_default();
+        assert!(attempts <= faults, "{name}: {attempts} attempts, {faults} faults: {view:?}");
+        let Some(reason) = view.state_reason else {
+            return assert_eq!(view.state, ReleaseState::Succeeded, "{name}");
+        };
+        let accepted = &self.model.releases[&view.id];
+        let tags = view.publications.iter().flat_map(|target| &target.tags);
+        let by_tag = tags.filter(|tag| !tag.state.good()).any(|tag| tag.reason == Some(reason));
+        let right = match (view.state, reason) {
+            (ReleaseState::Cancelled, Reason::Cancelled) => accepted.cancelled,
+            (ReleaseState::Errored, Reason::AttemptsExhausted) => {
+                view.attempts.iter().any(|attempt| attempt.number >= ATTEMPTS)
+            }
+            (ReleaseState::Failed, Reason::Expired) => {
+                accepted.not_after.is_some_and(|time| Some(time) < view.ended_at)
+            }
+            (ReleaseState::Failed, _) => by_tag,
+            _ => false,
+        };
+        assert!(right, "{name}: {} {reason} without a reason: {view:?}", view.state);
+    }
+
     fn check_release(&self, view: &ReleaseView) {
         let accepted = &self.model.releases[&view.id];
         let name = self.releases.iter().position(|id| *id == view.id).unwrap();
         assert!(view.state.ended(), "r{name}");
-        let tags = || view.publications.iter().flat_map(|target| &target.tags);
+        let all = || view.publications.iter().flat_map(|target| &target.tags);
+        // Those that keep what its tags left are no business of whoever asked for it.
+        let tags = || all().filter(|tag| !is_retention_tag(&tag.tag));
+        self.check_reason(view, &format!("r{name}"));
         if view.state == ReleaseState::Succeeded {
             assert!(tags().all(|tag| tag.state.good()), "r{name} succeeded: {view:?}");
             return;

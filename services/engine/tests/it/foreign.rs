@@ -40,8 +40,20 @@ impl World {
         self.say(word, format_args!("{}:{}", key.0, key.1));
     }
 
+    /// The list of a repository does not show a version's tag for a while, or shows it again.
+    pub(crate) fn hide_version(&mut self) {
+        let versions = self.model.tags.keys().filter(|key| key.1.matches('.').count() > 1);
+        let versions: Vec<Key> = versions.cloned().collect();
+        let Some(key) = versions.choose(&mut self.rng) else { return };
+        let hidden = self.registry.within(&key.0, |content| {
+            content.unlisted.remove(&key.1) || !content.unlisted.insert(key.1.clone())
+        });
+        self.say(if hidden { "shown" } else { "hidden" }, format_args!("{}:{}", key.0, key.1));
+    }
+
     pub(crate) fn collect_garbage(&mut self, place: &str) {
         let gone = self.registry.within(place, crate::registry::Content::collect_garbage);
+        self.model.ended.collected += gone;
         self.say("garbage", format_args!("{place} {gone}"));
     }
 

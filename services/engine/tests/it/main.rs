@@ -9,10 +9,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod accepting;
 mod base;
+mod ended;
 mod ends;
 mod foreign;
+mod found;
+mod holders;
 mod incidents;
+mod keeping;
 mod model;
 mod plans;
 mod pruning;
@@ -20,6 +25,8 @@ mod registry;
 mod releases;
 mod requests;
 mod rules;
+mod sights;
 mod simulation;
+mod verdicts;
 mod walk;
 mod world;

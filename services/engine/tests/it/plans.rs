@@ -15,9 +15,10 @@ async fn a_plan_holds_for_a_day_and_no_longer() {
     let mut world = World::new(0).await;
     let request = world.image_request(1, &["production"]);
     let mut follows = request.clone();
-    follows.plan = world.plan(&request).await.unwrap().id;
+    let plan = world.plan(&request).await.unwrap();
+    follows.plan.clone_from(&plan.id);
     world.pass(Duration::from_hours(24) - Duration::from_secs(1)).await;
-    world.accepted(&follows).await;
+    world.accept(&follows, Some(&plan)).await.unwrap();
     world.all_well().await;
     assert_eq!(world.image("production"), Some(1));
 

@@ -10,6 +10,7 @@ use colophon_engine::Worker;
 use http::Method;
 
 use crate::{
+    registry::served,
     requests::publish,
     world::{APP, World},
 };
@@ -203,6 +204,63 @@ async fn unheard(arrives: bool) -> World {
     world.base.pass(HOUR).await;
     assert!(world.engine.reconcile_once().await.unwrap());
     world
+}
+
+/// While the digests before it are let go, the tag comes to one that was too old, and leaves it
+/// again: it is the newest now, and the first to which somebody would go back.
+#[tokio::test]
+async fn what_was_left_again_meanwhile_is_not_let_go() {
+    let mut world = world("keep = 2").await;
+    for image in 1..=5 {
+        world.published(image, &["production"]).await;
+    }
+    // Too many are images 2 and 1. The first look, at 2, takes its time.
+    world.registry.open(false);
+    let engine = world.engine.clone();
+    let pruning = tokio::spawn(async move { engine.prune_now().await });
+    let parked = world.registry.arrival().await;
+    world.registry.open(true);
+    world.published(1, &["production"]).await;
+    world.published(6, &["production"]).await;
+    let answer = world.registry.act(&parked.asked);
+    drop(parked.reply.send(answer));
+    pruning.await.unwrap().unwrap();
+    assert!(
+        world.kept().contains(&1),
+        "image 1 was left last, and is not kept: {:?}",
+        world.kept()
+    );
+}
+
+/// The registry shows the tag for a moment after it has accepted that it is deleted, as it may
+/// after a PUT.
+#[tokio::test]
+async fn a_deletion_that_does_not_show_at_once_is_a_deletion() {
+    let mut world = world("keep = 1").await;
+    for image in 1..=3 {
+        world.published(image, &["production"]).await;
+    }
+    world.registry.open(false);
+    let engine = world.engine.clone();
+    let pruning = tokio::spawn(async move { engine.prune_now().await });
+    let mut deleted = false;
+    loop {
+        let parked = world.registry.arrival().await;
+        if deleted {
+            let old = world.registry.within(APP, |it| it.manifests[&world.images[1]].clone());
+            world.registry.open(true);
+            drop(parked.reply.send(served(&old)));
+            break;
+        }
+        deleted = parked.asked.method == Method::DELETE;
+        let answer = world.registry.act(&parked.asked);
+        drop(parked.reply.send(answer));
+    }
+    pruning.await.unwrap().unwrap();
+    world.base.pass(HOUR).await;
+    world.prune().await;
+    let kept_and_let_go = ["intent", "confirmed", "intent", "confirmed"];
+    assert_eq!(world.story(1).await, kept_and_let_go);
 }
 
 #[tokio::test]

@@ -105,6 +105,16 @@ impl Asked {
         self.method == Method::PUT
     }
 
+    /// It begins to ask where a tag is.
+    pub(crate) fn looks(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// It changes a tag.
+    pub(crate) fn writes(&self) -> bool {
+        self.puts() || self.method == Method::DELETE
+    }
+
     /// The digest of the manifest that it brings.
     pub(crate) fn digest(&self) -> String {
         Digest::sha256(&self.body).to_string()

@@ -9,7 +9,7 @@ use colophon_domain::{
 use colophon_engine::Author;
 use uuid::Uuid;
 
-use crate::{model::Freeze, registry::Key, world::World};
+use crate::{accepting::Asked, model::Freeze, registry::Key, world::World};
 
 /// A request that may be sent again.
 pub(crate) struct Sent {
@@ -39,7 +39,7 @@ impl World {
         };
         self.say(if accepted.is_ok() { "publish" } else { "refused" }, said);
         if let Ok(view) = &accepted {
-            self.model.accept(view, request.allow_backward, plan);
+            self.model.accept(view, Asked::Publish(request, plan));
             self.releases.push(view.id);
             if request.idempotency_key.is_some() {
                 self.sent.push(Sent { request: request.clone(), id: view.id });
@@ -53,6 +53,9 @@ impl World {
         let plan = self.engine.plan(request).await;
         self.registry.open(false);
         self.say("plan", shown(request));
+        if let Ok(plan) = &plan {
+            self.model.check_plan(plan, request, &self.registry);
+        }
         plan
     }
 
@@ -85,6 +88,10 @@ impl World {
                 format!("of r{:?}", self.releases.iter().position(|known| known == id))
             }
         };
+        let of = match &subject {
+            RollbackSubject::Release(id) => Some(*id),
+            RollbackSubject::Tag { .. } => None,
+        };
         let request = RollbackRequest {
             subject,
             reason: "on call".into(),
@@ -103,7 +110,7 @@ impl World {
         };
         self.say(if accepted.is_ok() { "rollback" } else { "no rollback" }, said);
         if let Ok(view) = &accepted {
-            self.model.accept(view, false, None);
+            self.model.accept(view, Asked::Rollback { of, break_glass });
             self.releases.push(view.id);
         }
         accepted

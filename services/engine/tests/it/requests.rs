@@ -63,7 +63,7 @@ impl World {
         for place in places {
             let mut tags = Vec::new();
             if self.chance(30) {
-                tags.push(tag(&format!("!u{}", self.rng.random_range(0..12))));
+                tags.push(tag(&format!("!u{}", self.rng.random_range(0..40))));
             }
             if !as_version || self.chance(10) {
                 self.add_floating(place, &mut tags);
@@ -103,6 +103,23 @@ impl World {
         }
         if self.chance(20) {
             tags.push(tag("prod"));
+        }
+        if self.chance(20) {
+            let mut nightly = tag("nightly");
+            nightly.order = self.time_key();
+            let older = [IfOlder::Refuse, IfOlder::Supersede, IfOlder::Keep];
+            nightly.if_older = *older.choose(&mut self.rng).unwrap();
+            tags.push(nightly);
+        }
+    }
+
+    /// The time of a commit, a while ago; or now and then no time at all.
+    fn time_key(&mut self) -> Option<OrderKey> {
+        let ago = Duration::from_secs(self.rng.random_range(0..900));
+        match self.rng.random_range(0..20) {
+            0 => None,
+            1 => Some(OrderKey::number(7).unwrap()),
+            _ => Some(OrderKey::time(self.base.clock.now() - ago).unwrap()),
         }
     }
 

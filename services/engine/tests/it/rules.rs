@@ -3,10 +3,13 @@
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
-use colophon_domain::{OnFailure, OrderKey, Purpose, TagKind, TagMoveState};
+use colophon_domain::{
+    IfOlder, Line, OnFailure, OrderKey, Purpose, Reason, TagKind, TagMoveState, Version,
+};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::registry::Key;
+use crate::{registry::Key, sights::Sights};
 
 /// Who holds a tag.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +23,8 @@ pub(crate) struct Holder {
 #[derive(Debug, Clone)]
 pub(crate) struct Open {
     pub(crate) intent: Uuid,
-    pub(crate) release: Uuid,
+    /// The release; `None` where a kept digest is let go.
+    pub(crate) release: Option<Uuid>,
     pub(crate) purpose: String,
     pub(crate) old: Option<String>,
     pub(crate) new: Option<String>,
@@ -53,6 +57,11 @@ pub(crate) struct Wish {
     pub(crate) kind: TagKind,
     pub(crate) ticket: i64,
     pub(crate) order: Option<OrderKey>,
+    pub(crate) if_older: IfOlder,
+    /// The versions of which the release's must be the highest.
+    pub(crate) line: Option<Line>,
+    /// Why it stays, whatever happens.
+    pub(crate) kept: Option<Reason>,
     pub(crate) expected: Option<String>,
     pub(crate) wanted: String,
     /// What a plan showed: where the tag is, and what becomes of it.
@@ -70,10 +79,13 @@ pub(crate) struct Made {
 
 /// A release as it was accepted.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a word of the request")]
 pub(crate) struct Accepted {
     pub(crate) purpose: Purpose,
     pub(crate) allow_backward: bool,
     pub(crate) break_glass: bool,
+    pub(crate) planned: bool,
+    pub(crate) not_after: Option<OffsetDateTime>,
     pub(crate) on_failure: OnFailure,
     pub(crate) cancelled: bool,
     pub(crate) wishes: BTreeMap<Key, Wish>,
@@ -81,52 +93,26 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// Why this release must not take the tag now, if it must not.
-    fn forbidden(&self, wish: &Wish, tag: &TagModel) -> Option<String> {
-        if wish.kind == TagKind::Unique {
-            return None;
-        }
-        if let Some(barrier) = tag.barriers.values().find(|barrier| wish.ticket < **barrier) {
-            return Some(format!("ticket {} is behind a rollback's {barrier}", wish.ticket));
-        }
-        let held = &tag.holder;
-        let compared = match (&wish.order, &held.order) {
-            _ if self.purpose == Purpose::Rollback => None,
-            (Some(own), Some(last)) => own.compare(last),
-            _ => None,
-        };
-        let late = wish.ticket < held.ticket;
-        match compared {
-            Some(Ordering::Greater) => None,
-            Some(Ordering::Less) if !self.allow_backward => {
-                Some(format!("{:?} is older than {:?}", wish.order, held.order))
-            }
-            None if held.order.is_some()
-                && !self.allow_backward
-                && self.purpose == Purpose::Publish =>
-            {
-                Some(format!("{:?} cannot be compared with {:?}", wish.order, held.order))
-            }
-            _ => late.then(|| format!("ticket {} is behind {}", wish.ticket, held.ticket)),
-        }
-    }
-
-    /// Whether the tag goes behind a newer build, which the ledger has to say.
-    pub(crate) fn goes_back(&self, key: &Key, tag: &TagModel) -> bool {
-        let wish = &self.wishes[key];
-        let Some(last) = tag.holder.order.as_ref().filter(|_| wish.kind == TagKind::Floating)
-        else {
+    /// Whether the tag goes behind a newer build, or behind a higher version of its line, which
+    /// the ledger has to say.
+    pub(crate) fn goes_back(&self, wish: &Wish, tag: &TagModel, highest: Option<&Version>) -> bool {
+        if self.purpose != Purpose::Publish || wish.kind != TagKind::Floating {
             return false;
+        }
+        let above = match (&wish.order, highest) {
+            (Some(OrderKey::Semver(own)), Some(highest)) => own.precedence(highest).is_lt(),
+            _ => false,
         };
+        let Some(last) = &tag.holder.order else { return above };
         let compared = wish.order.as_ref().and_then(|own| own.compare(last));
-        self.purpose == Purpose::Publish
-            && !matches!(compared, Some(Ordering::Equal | Ordering::Greater))
+        above || !matches!(compared, Some(Ordering::Equal | Ordering::Greater))
     }
 
-    /// Whether the tag may go behind a version that the registry knows.
-    pub(crate) fn may_regress(&self, key: &Key) -> bool {
-        let order = &self.wishes[key].order;
-        self.allow_backward && matches!(order, Some(OrderKey::Semver(_)))
+    /// The highest version of the tag's line that a worker was shown.
+    pub(crate) fn highest(&self, key: &Key, sights: &Sights) -> Option<Version> {
+        let wish = &self.wishes[key];
+        let Some(OrderKey::Semver(own)) = &wish.order else { return None };
+        sights.highest(&key.0, wish.line?, own)
     }
 
     /// Who holds the tag after this release took it.
@@ -170,22 +156,33 @@ impl TagModel {
             self.may_take(key, release, wish);
             assert_eq!(new.as_ref(), Some(&wish.wanted), "{key:?}: moved to something else");
         }
+        let before = back.map_or_else(|| self.holder.clone(), |back| back.before);
+        self.open_up((intent, now), Some(id), (purpose, new), before);
+    }
+
+    /// Nobody else moves the tag until there is an outcome.
+    pub(crate) fn open_up(
+        &mut self,
+        (intent, now): (Uuid, i64),
+        release: Option<Uuid>,
+        (purpose, new): (&str, Option<String>),
+        before: Holder,
+    ) {
         self.open = Some(Open {
             intent,
-            release: id,
+            release,
             purpose: purpose.to_owned(),
             old: self.digest.clone(),
             new,
             deadline: now + PUT,
             until: now + PUT + GRACE,
             resolve_after: now + PUT + GRACE + CONSISTENCY,
-            before: back.map_or_else(|| self.holder.clone(), |back| back.before),
+            before,
         });
     }
 
     fn may_take(&self, key: &Key, release: &Accepted, wish: &Wish) {
-        let forbidden = release.forbidden(wish, self);
-        assert_eq!(forbidden, None, "{key:?}: moved back");
+        assert_eq!(release.late(wish, self, None), None, "{key:?}: moved back");
         if wish.kind == TagKind::Unique {
             assert_eq!(self.digest, None, "{key:?}: a unique tag was moved");
         }
@@ -199,25 +196,27 @@ impl TagModel {
         }
     }
 
-    /// The outcome of the intent.
+    /// The outcome of the intent; `release` is whose it is, unless a digest is kept or let go.
     pub(crate) fn end(
         &mut self,
         key: &Key,
         (intent, kind): (Option<Uuid>, &str),
-        release: &mut Accepted,
+        release: Option<&mut Accepted>,
         new: Option<&String>,
     ) {
         let open = self.open.take().unwrap_or_else(|| panic!("{key:?}: a second outcome"));
         assert_eq!(Some(open.intent), intent, "{key:?}: the outcome of another intent");
         match kind {
             "not_applied" => assert_eq!(new, open.old.as_ref(), "{key:?}: {kind}"),
-            "confirmed" | "recovered" if open.purpose == "restore" => {
-                assert_eq!(new, open.new.as_ref(), "{key:?}: {kind}");
-                self.holder = open.before;
-            }
             "confirmed" | "recovered" => {
                 assert_eq!(new, open.new.as_ref(), "{key:?}: {kind}");
-                self.holder = release.taken(open.release, &release.wishes[key], self);
+                let Some(release) = release else { return };
+                if open.purpose == "restore" {
+                    self.holder = open.before;
+                    return;
+                }
+                let id = open.release.unwrap();
+                self.holder = release.taken(id, &release.wishes[key], self);
                 release
                     .made
                     .insert(key.clone(), Made { old: open.old, before: open.before, found: false });
@@ -246,7 +245,7 @@ impl TagModel {
             self.holder = back.before;
             return;
         }
-        assert_eq!(release.forbidden(wish, self), None, "{key:?}: taken although too late");
+        assert_eq!(release.late(wish, self, None), None, "{key:?}: taken although too late");
         assert_eq!(new, Some(&wish.wanted), "{key:?}: unchanged at something else");
         let taken = release.taken(id, wish, self);
         let before = std::mem::replace(&mut self.holder, taken);

@@ -7,6 +7,7 @@ use colophon_domain::{Clock as _, Position, Reason, Repository, RollbackSubject}
 use rand::{Rng as _, seq::IndexedRandom as _};
 
 use crate::{
+    keeping::is_kept,
     registry::Key,
     world::{APP, COPY, How, Next, World},
 };
@@ -20,7 +21,7 @@ const JOBS: usize = 2_000;
 
 /// Whether releases take the tag for unique: `u3`, `v1.2.3`.
 pub(crate) fn is_unique(key: &Key) -> bool {
-    key.1.starts_with('u') || key.1.matches('.').count() > 1
+    key.1.starts_with('u') || key.1.matches('.').count() > 1 || is_kept(key)
 }
 
 impl World {
@@ -35,10 +36,16 @@ impl World {
         match self.rng.random_range(0..1000) {
             0..550 if !self.running.is_empty() => {
                 let at = self.rng.random_range(0..self.running.len());
-                self.answer_somehow(at).await;
+                return self.answer_somehow(at).await;
             }
-            0..700 if self.running.len() < MOST => drop(self.start_worker().await),
-            700..760 if self.running.len() < MOST => drop(self.start_reconciler().await),
+            0..700 if self.running.len() < MOST => {
+                self.start_worker().await;
+                return;
+            }
+            700..760 if self.running.len() < MOST => {
+                self.start_reconciler().await;
+                return;
+            }
             760..810 => self.ask_for_release().await,
             810..825 => {
                 let jobs = self.engine.reap_once().await.unwrap();
@@ -55,12 +62,24 @@ impl World {
             905..920 => self.others_act(),
             920..924 => self.restart(),
             924..940 if self.paused => self.restart(),
+            965.. if self.may_prune() => {
+                self.start_pruner().await;
+                return;
+            }
             _ => self.random_pass().await,
         }
         self.sync().await;
     }
 
     async fn answer_somehow(&mut self, at: usize) {
+        let asked = &self.running[at].parked.asked;
+        let rare = asked.writes() && asked.key().is_some_and(|key| self.model.is_rare(&key));
+        if rare && self.chance(50) {
+            let how = *[How::Lost, How::DoneLost, How::Late].choose(&mut self.rng).unwrap();
+            let how = if self.possible(at, how) { how } else { How::Lost };
+            self.answer(at, how).await;
+            return;
+        }
         // Answers to reads that make the client ask again cost real time.
         let how = match self.rng.random_range(0..1000) {
             0..12 => How::Lost,
@@ -109,7 +128,9 @@ impl World {
 
     /// A tag that was named before, or any other.
     pub(crate) fn some_tag(&mut self) -> Key {
-        let known: Vec<Key> = self.model.tags.keys().cloned().collect();
+        let any = self.chance(10);
+        let known = self.model.tags.keys().filter(|key| any || !is_kept(key));
+        let known: Vec<Key> = known.cloned().collect();
         let other = (self.place().to_owned(), "edge".to_owned());
         known.choose(&mut self.rng).cloned().unwrap_or(other)
     }
@@ -149,12 +170,20 @@ impl World {
         }
     }
 
+    /// A tag that may have something to go back to.
+    fn tag_with_a_past(&mut self) -> Key {
+        let tags = self.model.tags.iter().filter(|(key, tag)| !is_unique(key) && tag.seq > 3);
+        let moved: Vec<Key> = tags.map(|(key, _)| key.clone()).collect();
+        let any = self.some_tag();
+        if self.chance(20) { any } else { moved.choose(&mut self.rng).cloned().unwrap_or(any) }
+    }
+
     async fn random_rollback(&mut self) {
         let subject = if self.chance(40) && !self.releases.is_empty() {
             let from = self.releases.len().saturating_sub(8);
             RollbackSubject::Release(*self.releases[from..].choose(&mut self.rng).unwrap())
         } else {
-            let key = self.some_tag();
+            let key = self.tag_with_a_past();
             let position = match self.rng.random_range(0..5) {
                 0..3 => Position::Steps(self.rng.random_range(1..3)),
                 3 => {
@@ -189,9 +218,10 @@ impl World {
 
     fn others_act(&mut self) {
         let key = self.some_tag();
-        match self.rng.random_range(0..10) {
+        match self.rng.random_range(0..12) {
             0..4 => self.foreign_move(&key),
             4..7 => self.meddle(&key),
+            7..9 => self.hide_version(),
             _ => {
                 let place = *[APP, COPY].choose(&mut self.rng).unwrap();
                 self.collect_garbage(place);
@@ -249,7 +279,8 @@ impl World {
                 self.lift(at).await;
             }
         }
-        for key in self.model.tags.keys().cloned().collect::<Vec<_>>() {
+        let tags = self.model.tags.keys().filter(|key| !is_kept(key));
+        for key in tags.cloned().collect::<Vec<_>>() {
             let digest = self.images[0].clone();
             let text = if is_unique(&key) { format!("!{}", key.1) } else { key.1.clone() };
             let mut request = crate::requests::publish(&digest, &key.0, &[&text]);

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
-use colophon_domain::{Access, Credential, CredentialSource, Repository, Result, TagRules};
+use colophon_domain::{Access, Credential, CredentialSource, Reason, Repository, Result, TagRules};
 use colophon_engine::{Engine, WorkSettings, Worker};
 use colophon_registry::{Registries, RegistryConfig};
 use futures_util::future::{BoxFuture, ready};
@@ -14,9 +14,10 @@ use uuid::Uuid;
 use crate::{
     base::Base,
     model::Model,
-    registry::{Key, Parked, Registry, error, served, status, with},
+    registry::{Asked, Key, Parked, Registry, error, served, status, with},
     releases::Sent,
     rules::{CONSISTENCY, GRACE, PUT},
+    sights::Sights,
 };
 
 pub(crate) const BUILD: &str = "one.test/build";
@@ -75,6 +76,8 @@ pub(crate) struct Running {
     pub(crate) window: Option<(i64, i64)>,
     /// What the tag was before the PUT that was done last.
     pub(crate) replaced: Option<(Key, String)>,
+    /// What it was shown so far.
+    sights: Sights,
     /// Steps since the request came.
     pub(crate) age: u32,
 }
@@ -82,7 +85,7 @@ pub(crate) struct Running {
 /// A PUT whose sender hears no answer.
 pub(crate) struct Flying {
     key: Key,
-    parked: crate::registry::Asked,
+    parked: Asked,
     until: i64,
 }
 
@@ -159,11 +162,13 @@ impl World {
         };
         let images = registry.within(BUILD, add);
         let engine = engine(&base, &places, &rules);
+        let mut model = Model::default();
+        model.keeping.ruled = rules.of(&Repository::parse(APP).unwrap()).retention().is_some();
         Self {
             base,
             registry,
             engine,
-            model: Model::default(),
+            model,
             rng: SmallRng::seed_from_u64(seed),
             running: Vec::new(),
             flying: Vec::new(),
@@ -191,8 +196,13 @@ impl World {
     }
 
     pub(crate) async fn sync(&mut self) {
+        self.sync_after(None).await;
+    }
+
+    /// After one worker has gone on by what it was shown.
+    async fn sync_after(&mut self, sights: Option<&Sights>) {
         let now = self.now();
-        self.model.sync(&self.base.pool, &self.registry, now).await;
+        self.model.sync(&self.base.pool, &self.registry, now, sights).await;
     }
 
     /// A new process with other tag rules.
@@ -208,30 +218,35 @@ impl World {
         self.say("restart", "");
     }
 
+    /// A name that nobody had.
+    pub(crate) fn next_name(&mut self, letter: &str) -> String {
+        self.workers += 1;
+        format!("{letter}{}", self.workers)
+    }
+
     /// A worker takes a job.
     pub(crate) async fn start_worker(&mut self) -> Next {
-        self.workers += 1;
-        let name = format!("w{}", self.workers);
+        let name = self.next_name("w");
         let worker = Worker::new(self.engine.clone(), name.clone());
         let task = tokio::spawn(async move { worker.work_one().await });
-        self.follow(name, task, None).await
+        self.follow(name, task, None, Sights::default()).await
     }
 
     /// A reconciler takes an intent.
     pub(crate) async fn start_reconciler(&mut self) -> Next {
-        self.workers += 1;
-        let name = format!("r{}", self.workers);
+        let name = self.next_name("r");
         let engine = self.engine.clone();
         let task = tokio::spawn(async move { engine.reconcile_once().await });
-        self.follow(name, task, None).await
+        self.follow(name, task, None, Sights::default()).await
     }
 
     /// Lets a task go on until it asks again or ends.
-    async fn follow(
+    pub(crate) async fn follow(
         &mut self,
         name: String,
         mut task: JoinHandle<Result<bool>>,
         replaced: Option<(Key, String)>,
+        mut sights: Sights,
     ) -> Next {
         let next = async {
             tokio::select! {
@@ -241,16 +256,22 @@ impl World {
             }
         };
         let next = tokio::time::timeout(PATIENCE, next).await.expect("a task stands still");
-        self.sync().await;
+        self.sync_after(Some(&sights)).await;
         match next {
             Ok(parked) => {
                 let asked = &parked.asked;
                 let text = format!("{} {}/{}", asked.method, asked.repository, asked.rest);
-                let key = asked.key().filter(|_| asked.puts());
-                let now = self.now();
-                let window = key.map(|key| self.model.arrive(&key, &asked.digest(), now));
+                let key = asked.key().filter(|_| asked.writes());
+                let (now, brings) = (self.now(), asked.puts().then(|| asked.digest()));
+                let window = key
+                    .map(|key| self.model.arrive((&key, brings.as_deref()), &self.registry, now));
                 self.say("asks", format_args!("{name} {text}"));
-                self.running.push(Running { name, task, parked, window, replaced, age: 0 });
+                if let Some(key) = parked.asked.key().filter(|_| parked.asked.looks()) {
+                    let holders = self.model.holders(&self.base.pool, &key).await;
+                    sights.begin(key, holders);
+                }
+                let running = Running { name, task, parked, window, replaced, sights, age: 0 };
+                self.running.push(running);
                 Next::Asks
             }
             Err(true) => {
@@ -293,9 +314,12 @@ impl World {
     /// Answers a request, and lets whoever asked go on.
     pub(crate) async fn answer(&mut self, at: usize, how: How) -> Next {
         assert!(self.possible(at, how), "{how:?}");
-        let Running { name, task, parked, window, replaced, .. } = self.running.swap_remove(at);
+        let running = self.running.swap_remove(at);
+        let Running { name, task, parked, window, replaced, mut sights, .. } = running;
         let Parked { asked, reply } = parked;
         self.say("answer", format_args!("{name} {how:?}"));
+        self.bear(&name, how).await;
+        self.show(&mut sights, &asked, how, replaced.as_ref());
         let before = asked.key().and_then(|key| Some((key.clone(), self.registry.digest(&key)?)));
         let mut next = None;
         let answer = match how {
@@ -334,7 +358,34 @@ impl World {
             Some(answer) => drop(reply.send(answer)),
             None => drop(reply),
         }
-        self.follow(name, task, next).await
+        self.follow(name, task, next, sights).await
+    }
+
+    /// Whoever asked knows the answer from now on.
+    fn show(&self, sights: &mut Sights, asked: &Asked, how: How, replaced: Option<&(Key, String)>) {
+        match (how, asked.key()) {
+            (How::Done, _) => sights.note(asked, (&self.registry, &self.model, None)),
+            (How::Stale, _) => {
+                let stale = replaced.map(|(_, digest)| digest.as_str());
+                sights.note(asked, (&self.registry, &self.model, stale));
+            }
+            (How::Denied, Some(key)) => sights.refuse(key, Reason::RegistryDenied),
+            (How::Immutable, Some(key)) => sights.refuse(key, Reason::TagImmutable),
+            _ => {}
+        }
+    }
+
+    /// Counts a fault for the release whose job a worker has.
+    async fn bear(&mut self, worker: &str, how: How) {
+        if matches!(how, How::Done | How::Stale) {
+            return;
+        }
+        let release = "SELECT release_id FROM job WHERE worker = $1 AND state = 'running'";
+        let release: Option<Uuid> =
+            sqlx::query_scalar(release).bind(worker).fetch_optional(&self.base.pool).await.unwrap();
+        if let Some(release) = release {
+            *self.model.ended.faults.entry(release).or_default() += 1;
+        }
     }
 
     /// A worker dies while it waits for an answer. What it sent may be done or not, now or later.
@@ -343,6 +394,7 @@ impl World {
         task.abort();
         drop(task.await);
         self.say("crash", format_args!("{name} {how:?}"));
+        self.bear(&name, How::Lost).await;
         if let (Some((_, until)), Some(key)) = (window, parked.asked.key()) {
             match how {
                 How::Late => {
