@@ -117,8 +117,11 @@ fn still_running(release: &Release) -> Problem {
     };
     let message = format!("release {id} is still {state} after --timeout{waiting}");
     // Whoever waits for the end of a freeze should hear of the freeze.
-    let frozen = release.waiting_reason == Reason::Frozen.as_str();
-    let exit = if frozen { Exit::Frozen } else { Exit::StillRunning };
+    let exit = match Reason::parse(&release.waiting_reason) {
+        Some(Reason::Frozen) => Exit::Frozen,
+        Some(Reason::RateLimited) => Exit::RateLimited,
+        _ => Exit::StillRunning,
+    };
     Problem::new(exit, message).remedy(goes_on(id))
 }
 

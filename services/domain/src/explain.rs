@@ -31,8 +31,9 @@ pub fn explain(
             expected(ask)
         ),
         Reason::OrderRegression => format!(
-            "{reference} has a newer build, {}, than this one, {}; to go back, publish with \
+            "{reference} {} a newer build, {}, than this one, {}; to go back, publish with \
              allow_backward and a reason",
+            had(head),
             key(head),
             own_key(ask)
         ),
@@ -90,12 +91,27 @@ fn superseded(reference: &str, ask: &Ask<'_>, head: &HeadState) -> String {
              publish again if this build is wanted all the same"
         ),
         _ if ask.if_older == IfOlder::Supersede && newer_key(ask, head) => format!(
-            "{reference} has a newer build, {}, than this one, {}; nothing is to be done",
+            "{reference} {} a newer build, {}, than this one, {}; {}",
+            had(head),
             key(head),
-            own_key(ask)
+            own_key(ask),
+            if rolled_back(head) {
+                "if this one should have it, publish with allow_backward and a reason"
+            } else {
+                "nothing is to be done"
+            }
         ),
         _ => format!("a newer release has already moved {reference}; nothing is to be done"),
     }
+}
+
+/// Whether the last move of the tag was a rollback: its key stays, and its build is not there.
+fn rolled_back(head: &HeadState) -> bool {
+    head.barrier.is_some() && head.barrier == head.moved_ticket
+}
+
+fn had(head: &HeadState) -> &'static str {
+    if rolled_back(head) { "was rolled back from" } else { "has" }
 }
 
 fn newer_key(ask: &Ask<'_>, head: &HeadState) -> bool {
@@ -106,8 +122,7 @@ fn newer_key(ask: &Ask<'_>, head: &HeadState) -> bool {
 /// Whether the tag is at the higher version for which it stays: one that failed was put back, and
 /// one that was bad was rolled back.
 fn holds_highest(ask: &Ask<'_>, head: &HeadState) -> bool {
-    let rolled_back = head.barrier.is_some() && head.barrier == head.moved_ticket;
-    !rolled_back
+    !rolled_back(head)
         && match (ask.highest, &head.order) {
             (Some(highest), Some(crate::OrderKey::Semver(last))) => {
                 last.precedence(highest) != Ordering::Less

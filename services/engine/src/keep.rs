@@ -44,7 +44,7 @@ impl Engine {
             return Ok(None);
         };
         match Box::pin(self.settle_tag(place, &keeping)).await? {
-            TagEnd::Wait(waiting) => Ok(Some(TagEnd::Wait(waiting))),
+            end @ (TagEnd::Wait(_) | TagEnd::Lost(..)) => Ok(Some(end)),
             TagEnd::Settled(_) => match self.store.keep(step, digest, &kept_tag).await? {
                 Keeping::Done => Ok(None),
                 // Its PUT was refused for a moment.
@@ -160,8 +160,7 @@ impl Engine {
             tracing::warn!(%refusal, "a kept digest was not let go");
         }
         let accepted = refusal.is_none();
-        let (seen, asked) =
-            self.look_after(&session, &what, intent.old.as_ref(), accepted).await?;
+        let (seen, asked) = self.look_after(&session, &what, intent.old.as_ref(), accepted).await?;
         let look = Look::since(seen.as_ref(), asked);
         let settled = self.store.finish_prune(kept, &intent, look, refusal.as_ref(), pause).await?;
         Ok(settled == Settled::Applied)

@@ -2,9 +2,9 @@
 //! where the content is now is asked of the registries.
 
 use colophon_domain::{
-    Action, Certainty, Digest, Expected, Failure, OnFailure, Position, Principal, Purpose, Reason,
-    Reference, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, RollbackSubject,
-    Tag, TagKind, TagOrDigest, TagRequest, TargetRequest, positions,
+    Action, Certainty, Digest, Expected, Failure, OnFailure, Phase, Position, Principal, Purpose,
+    Reason, Reference, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest,
+    RollbackSubject, Tag, TagKind, TagOrDigest, TagRequest, TargetRequest, positions,
 };
 use colophon_store::{MovedTag, NewRelease};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -44,7 +44,8 @@ impl Engine {
                 Reason::NotInHistory,
                 "none of the release's floating tags was there before it",
             )
-            .field("release"));
+            .field("release")
+            .remedy("publish to these tags what they should have"));
         };
         let TagOrDigest::Digest(digest) = source.target.clone() else {
             return Err(Failure::new(Reason::Internal, "a rollback goes to a digest"));
@@ -148,9 +149,16 @@ impl Engine {
     async fn release_back(&self, caller: &Principal, id: uuid::Uuid) -> Result<Vec<TargetRequest>> {
         let release = self.store.accepted(id).await?;
         if !release.state.ended() {
+            let back = release.cancel_requested || release.phase == Phase::Restore;
+            let remedy = if back {
+                "its tags are being put back already: wait for its end; if a freeze holds it up, \
+                 lift that one, or roll back each tag by itself with break_glass"
+            } else {
+                "cancel it, which puts its tags back, or wait for its end"
+            };
             return Err(Failure::new(Reason::NotEnded, format!("release {id} has not ended"))
                 .field("release")
-                .remedy("cancel it, which puts its tags back, or wait for its end"));
+                .remedy(remedy));
         }
         let moved = self.store.moved_tags(id).await?;
         if moved.is_empty() {

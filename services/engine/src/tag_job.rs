@@ -58,15 +58,16 @@ impl Engine {
 /// was the last.
 fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
     let mut wait: Option<Waiting> = None;
+    let mut lost: Option<Failure> = None;
     let mut failure: Option<Failure> = None;
     for end in ends {
         match end {
             Ok(TagEnd::Settled(Outcome::JobDone)) => return Ok(Some(End::Done)),
             Ok(TagEnd::Settled(_)) => {}
-            Ok(TagEnd::Wait(next)) => {
-                if wait.as_ref().is_none_or(|held| held.delay < next.delay) {
-                    wait = Some(next);
-                }
+            Ok(TagEnd::Wait(next)) => wait = Some(longer(wait, next)),
+            Ok(TagEnd::Lost(next, failure)) => {
+                wait = Some(longer(wait, next));
+                lost = Some(failure);
             }
             Err(next) => {
                 if failure.as_ref().is_none_or(|held| weight(held) < weight(&next)) {
@@ -80,7 +81,17 @@ fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
         (Some(failure), _) if failure.reason() == Reason::LeaseLost => Err(failure),
         (Some(failure), None) => Err(failure),
         // An outcome that is awaited must be known before the job can fail.
-        (_, wait) => Ok(wait.map(End::Wait)),
+        (_, wait) => Ok(wait.map(|wait| match lost {
+            Some(failure) => End::Lost(wait, failure),
+            None => End::Wait(wait),
+        })),
+    }
+}
+
+fn longer(held: Option<Waiting>, next: Waiting) -> Waiting {
+    match held {
+        Some(held) if held.delay >= next.delay => held,
+        _ => next,
     }
 }
 
@@ -105,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_awaited_outcome_comes_before_a_failure() {
-        let failed = || Err(Failure::new(Reason::RegistryDenied, "no"));
+        let failed = || Err::<TagEnd, _>(Failure::new(Reason::RegistryDenied, "no"));
         assert!(
             matches!(combine(vec![failed(), Ok(wait(1)), Ok(wait(3))]), Ok(Some(End::Wait(held))) if held.delay.as_secs() == 3)
         );
@@ -116,6 +127,12 @@ mod tests {
             combine(vec![Ok(TagEnd::Settled(Outcome::JobDone)), Ok(wait(1))]),
             Ok(Some(End::Done))
         ));
+        let lost =
+            || Ok(TagEnd::Lost(Waiting::on("", None, Duration::ZERO), failed().unwrap_err()));
+        assert!(
+            matches!(combine(vec![lost(), Ok(wait(3))]), Ok(Some(End::Lost(held, _))) if held.delay.as_secs() == 3),
+            "an answer that never came counts, however long the others wait"
+        );
         let both = || Ok(TagEnd::Settled(Outcome::JobGoesOn));
         assert!(matches!(combine(vec![both(), both()]), Ok(None)));
     }

@@ -29,6 +29,8 @@ pub(crate) enum TagEnd {
     Settled(Outcome),
     /// Its turn has not come, or its outcome is not known yet.
     Wait(Waiting),
+    /// The answer to its PUT never came: that was an attempt, and its outcome is awaited.
+    Lost(Waiting, Failure),
 }
 
 impl Engine {
@@ -59,7 +61,10 @@ impl Engine {
                 let delay = frozen.ends_in.min(FREEZE_POLL);
                 return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
             }
-            let step = &*self.informed(step, session, versions).await?;
+            if self.look_for_versions(step, session, versions).await? {
+                continue;
+            }
+            let step = &*versions.told(step);
             let asked = Instant::now();
             let observed = observe(session, step).await?;
             let decision = step.decide(observed.as_ref(), &head.state);
@@ -94,7 +99,10 @@ impl Engine {
             match self.store.begin_move(step, head.tag_seq, look, window, grace).await? {
                 Begun::Stale => {}
                 Begun::Intent(intent) => {
-                    match self.send(step, &intent, session, &manifest, begun + window).await? {
+                    match self
+                        .send(step, (&intent, asked), session, &manifest, begun + window)
+                        .await?
+                    {
                         Sent::Ended(end) => return Ok(end),
                         Sent::ContentMissing if !recopied => {
                             // The registry has collected what was copied; once is an accident.
@@ -116,11 +124,12 @@ impl Engine {
         .retry(Retry::Wait(BLOCKED_POLL)))
     }
 
-    /// Sends the PUT of a committed intent and records what the registry shows afterwards.
+    /// Sends the PUT of a committed intent and records what the registry shows afterwards. The tag was
+    /// looked at last at `before`.
     async fn send(
         &self,
         step: &Move,
-        intent: &Intent,
+        (intent, before): (&Intent, Instant),
         session: &Session,
         manifest: &Manifest,
         deadline: Instant,
@@ -133,12 +142,18 @@ impl Engine {
                 Some(failure.retry(Retry::Backoff))
             }
             Err(PutError::NotApplied(failure)) => Some(failure),
-            Err(PutError::Unknown(failure)) => return self.unknown(step, &failure).await,
+            Err(PutError::Unknown(failure)) => return self.unknown(step, failure).await,
         };
-        let looked = self.look_after(session, &what, intent.old.as_ref(), refusal.is_none()).await;
-        let (observed, asked) = match looked {
-            Ok(looked) => looked,
-            Err(failure) => return self.unknown(step, &failure).await,
+        let (observed, asked) = match &refusal {
+            // It has done nothing, and wants to be asked nothing for a while.
+            Some(refusal) if throttled(refusal) => (intent.old.clone(), before),
+            _ => {
+                let old = intent.old.as_ref();
+                match self.look_after(session, &what, old, refusal.is_none()).await {
+                    Ok(looked) => looked,
+                    Err(failure) => return self.unknown(step, failure).await,
+                }
+            }
         };
         let seen = (observed.as_ref(), asked);
         let outcome = self.record(step, intent, seen, refusal.as_ref()).await?;
@@ -213,7 +228,7 @@ impl Engine {
         }
     }
 
-    async fn unknown(&self, step: &Move, failure: &Failure) -> Result<Sent> {
+    async fn unknown(&self, step: &Move, failure: Failure) -> Result<Sent> {
         tracing::warn!(
             release = %step.release, reference = %format_args!("{}:{}", step.repository, step.tag),
             %failure, "the outcome of a move is not known; the reconciler will look"
@@ -225,7 +240,7 @@ impl Engine {
             // Somebody has looked already.
             None => Waiting::on("the next attempt", None, Duration::ZERO),
         };
-        Ok(Sent::Ended(TagEnd::Wait(end)))
+        Ok(Sent::Ended(TagEnd::Lost(end, failure)))
     }
 
     fn blocked(&self, step: &Move, blocker: &Blocker) -> Waiting {
@@ -323,6 +338,11 @@ fn yields(step: &Move, reason: Reason) -> bool {
         Reason::TagMoved => step.restore.is_none(),
         _ => false,
     }
+}
+
+/// Whether the registry asks for a pause.
+fn throttled(failure: &Failure) -> bool {
+    failure.reason() == Reason::RateLimited
 }
 
 /// Whether the same question may have an answer a moment later.

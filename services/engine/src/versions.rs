@@ -26,26 +26,40 @@ impl Versions {
         let lines = steps.iter().filter_map(|step| step.terms.line).collect();
         Self { lines, highest: OnceCell::new() }
     }
+
+    /// The tag with the highest version of its line, if it follows from one.
+    pub(crate) fn told<'a>(&self, step: &'a Move) -> Cow<'a, Move> {
+        let Some(((line, _), highest)) = follows(step).zip(self.highest.get()) else {
+            return Cow::Borrowed(step);
+        };
+        let mut told = step.clone();
+        told.terms.highest = highest.of(line).cloned();
+        Cow::Owned(told)
+    }
+}
+
+/// The line and the version of a tag that follows from one. What is put back follows from nothing.
+fn follows(step: &Move) -> Option<(&Line, &Version)> {
+    match (&step.terms.line, &step.terms.order, &step.restore) {
+        (Some(line), Some(OrderKey::Semver(own)), None) => Some((line, own)),
+        _ => None,
+    }
 }
 
 impl Engine {
-    /// A tag whose turn has come, with the highest version of its line if it follows from one.
-    pub(crate) async fn informed<'a>(
+    /// Looks for the versions that a tag is compared with, if it follows from one and nobody has
+    /// looked yet; true if that took time: meanwhile anything may have happened to the tag.
+    pub(crate) async fn look_for_versions(
         &self,
-        step: &'a Move,
+        step: &Move,
         session: &Session,
         versions: &Versions,
-    ) -> Result<Cow<'a, Move>> {
-        let (Some(line), Some(OrderKey::Semver(own)), None) =
-            (&step.terms.line, &step.terms.order, &step.restore)
-        else {
-            return Ok(Cow::Borrowed(step));
-        };
+    ) -> Result<bool> {
+        let Some((_, own)) = follows(step) else { return Ok(false) };
+        let known = versions.highest.initialized();
         let look = || self.highest(session, versions.lines.clone(), own);
-        let highest = versions.highest.get_or_try_init(look).await?;
-        let mut informed = step.clone();
-        informed.terms.highest = highest.of(line).cloned();
-        Ok(Cow::Owned(informed))
+        versions.highest.get_or_try_init(look).await?;
+        Ok(!known)
     }
 
     /// The highest version of each line. Pre-releases count only beside one of their kind: 2.0.0-rc.1

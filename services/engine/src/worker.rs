@@ -32,6 +32,9 @@ pub(crate) enum End {
     Done,
     /// The job goes back into the queue; that is no attempt.
     Wait(Waiting),
+    /// The same after an attempt: a registry that never says what became of a PUT is not asked for
+    /// ever.
+    Lost(Waiting, Failure),
 }
 
 /// A worker. Any number of them, in any number of processes, share one queue.
@@ -245,6 +248,9 @@ impl Engine {
         let failure = match result {
             Ok(End::Done) => return Ok(()),
             Ok(End::Wait(waiting)) => return self.store.wait(job.lease, waiting).await,
+            Ok(End::Lost(waiting, failure)) => {
+                return self.store.wait_after(job.lease, waiting, failure).await;
+            }
             Err(failure) => failure,
         };
         tracing::info!(
@@ -303,7 +309,8 @@ async fn free(slots: &Arc<Semaphore>) -> Vec<OwnedSemaphorePermit> {
 fn exhausted(last: Option<&Failure>) -> Failure {
     let message = match last {
         Some(last) => format!("every attempt failed; the last one: {last}"),
-        None => "every attempt failed; the last worker died or stalled".to_owned(),
+        None => "every attempt failed; the last worker died or stalled, or never heard an answer"
+            .to_owned(),
     };
     Failure::new(Reason::AttemptsExhausted, message)
         .remedy("see the attempts for the causes, and publish again when they are gone")

@@ -196,7 +196,7 @@ impl Session {
     /// Waits for the host's pause and the authorization, then sends once.
     async fn attempt(&self, call: &Call<'_>, turn: &mut Turn<'_>) -> Result<Response, CallError> {
         let prepare = async {
-            self.host.pause.ready(&self.host.name).await?;
+            self.host.pause.ready_by(&self.host.name, call.deadline).await?;
             turn.header(&call.asked).await
         };
         let late = || {

@@ -65,12 +65,22 @@ impl Pause {
 
     /// Waits until the host may be asked, or says how long it would take.
     pub(crate) async fn ready(&self, host: &RegistryHost) -> Result<()> {
+        self.ready_by(host, None).await
+    }
+
+    /// The same for what must be sent by a deadline: a pause that lasts longer is not slept.
+    pub(crate) async fn ready_by(
+        &self,
+        host: &RegistryHost,
+        deadline: Option<Instant>,
+    ) -> Result<()> {
         loop {
             let left = self.left();
             if left.is_zero() {
                 return Ok(());
             }
-            if left > LONGEST_SLEEP {
+            let late = deadline.is_some_and(|deadline| Instant::now() + left >= deadline);
+            if left > LONGEST_SLEEP || late {
                 return Err(Failure::new(
                     Reason::RateLimited,
                     format!("{host} asks for a pause of {} s", left.as_secs() + 1),

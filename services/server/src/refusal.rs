@@ -59,10 +59,8 @@ impl Refusal {
         let title = status.canonical_reason().unwrap_or("refused");
         let failure = match status {
             StatusCode::METHOD_NOT_ALLOWED => {
-                let allowed =
-                    headers.get(header::ALLOW).and_then(|allow| allow.to_str().ok()).unwrap_or("");
                 Failure::new(Reason::InvalidArgument, "this path does not have the method used")
-                    .remedy(format!("it has {allowed}"))
+                    .remedy("the header Allow of this answer has those that it has")
             }
             StatusCode::NOT_FOUND => Failure::new(Reason::NotFound, "nothing is at this path"),
             status if status.is_server_error() => Failure::new(Reason::Internal, title),

@@ -38,7 +38,10 @@ impl Store {
             return Err(refusal(format!("release {id} has ended: {state}")));
         }
         if rows::phase(&row.phase)? == Phase::Restore {
-            return Err(refusal(format!("release {id} has failed; its tags are being put back")));
+            let text = format!("release {id} does not succeed; its tags are being put back");
+            return Err(Failure::new(Reason::NotCancellable, text)
+                .remedy("wait for its end; if a freeze holds it up, lift that one")
+                .into());
         }
         sqlx::query!(
             r#"
@@ -49,7 +52,11 @@ impl Store {
             id,
             by,
             reason,
-            format!("cancelled by {by}"),
+            if reason.is_empty() {
+                format!("cancelled by {by}")
+            } else {
+                format!("cancelled by {by}: {reason}")
+            },
         )
         .execute(&mut *tx)
         .await?;

@@ -59,27 +59,29 @@ impl Store {
     /// the wait early, so that a release that is late says so at once. A job that was late when it
     /// was claimed has something to wait for in spite of it, as has one that puts tags back.
     pub async fn wait(&self, lease: Lease, waiting: &Waiting) -> Result<()> {
-        sqlx::query!(
-            r#"
-            UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
-                   waiting_for = $3, blocked_on = $4, waiting_reason = $6,
-                   run_at = LEAST(colophon_now() + $5::float8 * interval '1 second',
-                                  CASE WHEN r.not_after > colophon_now() THEN r.not_after END)
-            FROM release r
-            WHERE job.id = $1 AND lease_token = $2 AND job.state = 'running'
-              AND r.id = job.release_id
-            "#,
-            lease.job,
-            lease.token,
-            waiting.what,
-            waiting.blocked_on,
-            waiting.delay.as_secs_f64(),
-            waiting.reason.map(Reason::as_str),
-        )
-        .execute(&self.pool)
-        .bounded()
-        .await?;
-        Ok(())
+        let mut connection = self.pool.acquire().bounded().await?;
+        requeue(&mut connection, lease, waiting).bounded().await
+    }
+
+    /// The same after an attempt of which nobody knows yet what became.
+    pub async fn wait_after(
+        &self,
+        lease: Lease,
+        waiting: &Waiting,
+        failure: &Failure,
+    ) -> Result<()> {
+        tx::run("wait_after", || async {
+            let mut tx = self.pool.begin().await?;
+            fence(&mut tx, lease).await?;
+            record_attempt(&mut tx, lease, failure).await?;
+            sqlx::query!("UPDATE job SET failures = failures + 1 WHERE id = $1", lease.job)
+                .execute(&mut *tx)
+                .await?;
+            requeue(&mut tx, lease, waiting).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
     }
 
     /// Puts a job back into the queue after an attempt that did not work.
@@ -190,6 +192,34 @@ async fn record_attempt(
         lease.job,
         failure.reason().as_str(),
         failure.explained(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Puts a job back into the queue.
+async fn requeue(
+    conn: &mut PgConnection,
+    lease: Lease,
+    waiting: &Waiting,
+) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        r#"
+        UPDATE job SET state = 'queued', lease_token = NULL, lease_expires_at = NULL,
+               waiting_for = $3, blocked_on = $4, waiting_reason = $6,
+               run_at = LEAST(colophon_now() + $5::float8 * interval '1 second',
+                              CASE WHEN r.not_after > colophon_now() THEN r.not_after END)
+        FROM release r
+        WHERE job.id = $1 AND lease_token = $2 AND job.state = 'running'
+          AND r.id = job.release_id
+        "#,
+        lease.job,
+        lease.token,
+        waiting.what,
+        waiting.blocked_on,
+        waiting.delay.as_secs_f64(),
+        waiting.reason.map(Reason::as_str),
     )
     .execute(conn)
     .await?;

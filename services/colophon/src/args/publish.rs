@@ -37,8 +37,8 @@ pub struct Plan {
 }
 
 const PLAN_CODES: &str = "\
-Exits with 0 if nothing stands against it. If something does, the code is that of its reason, as
-publish would end with it; 1 if the reason has none.";
+Exits with 0 if nothing stands against it. If something does, the code is that of its reason; 1 if
+the reason has none.";
 
 /// What to publish, where and as what.
 #[derive(Debug, Args)]

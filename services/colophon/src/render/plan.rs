@@ -68,7 +68,8 @@ fn publication_table(publication: &PlannedPublication) -> String {
 /// What must be copied, and from where.
 fn copy(p: &PlannedPublication) -> String {
     if p.copy_from.is_empty() && p.manifests == 0 && p.blobs == 0 {
-        return "nothing".to_owned();
+        // A target of which not even the tags could be looked at.
+        return if p.tags.is_empty() { "not known" } else { "nothing" }.to_owned();
     }
     let from = match p.copy_from.as_str() {
         "" => String::new(),

@@ -38,7 +38,7 @@ async fn a_cancel_among_the_tags_puts_back_what_was_moved() {
     assert_eq!((left.state.as_str(), left.reason.as_deref()), ("NOT_ATTEMPTED", Some("CANCELLED")));
     let release = hand.release(id).await;
     assert_eq!(release.state, "CANCELLED");
-    assert_eq!(release.message, "cancelled by bot; put back: r.test/a:latest");
+    assert_eq!(release.message, "cancelled by bot: oops; put back: r.test/a:latest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,7 +50,7 @@ async fn a_cancel_among_the_tags_keeps_what_is_to_be_kept() {
     assert_eq!(hand.serves("a:latest"), Some(digest(1)));
     assert_eq!(hand.tag(id, "a:latest").await.state, "MOVED");
     let message = hand.release(id).await.message;
-    assert_eq!(message, "cancelled by bot; moved and not put back: r.test/a:latest");
+    assert_eq!(message, "cancelled by bot: oops; moved and not put back: r.test/a:latest");
 }
 
 #[tokio::test(flavor = "multi_thread")]
