@@ -26,6 +26,7 @@ mod ledger_check;
 mod order;
 mod overlap;
 mod plan;
+mod put_answers;
 mod put_back;
 mod put_back_killed;
 mod release_cancel;
