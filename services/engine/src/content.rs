@@ -44,27 +44,28 @@ impl Engine {
             looks.push(self.has(place, digest));
         }
         let found: Vec<Result<bool>> = stream::iter(looks).buffered(PLACES_AT_ONCE).collect().await;
-        let mut silent = false;
+        let mut silent = None;
         for (place, has) in places.iter().zip(found) {
             match has {
                 Ok(true) => return Ok(Reference::digest(place.clone(), digest.clone())),
                 Ok(false) => {}
                 Err(failure) => {
                     tracing::warn!(%place, %digest, %failure, "content could not be looked for");
-                    silent = true;
+                    silent = Some(failure);
                 }
             }
         }
         // The places are not named: whoever asks may not be allowed to know of them.
-        Err(if silent {
-            Failure::new(
-                Reason::RegistryUnavailable,
-                format!(
-                    "{digest} is gone from {repository}, and not every other place where it was \
-                     seen could be asked"
-                ),
-            )
-            .retry(Retry::Backoff)
+        Err(if let Some(silent) = silent {
+            let (reason, retry) = match (silent.reason(), silent.retry_class()) {
+                (Reason::RateLimited, retry) => (Reason::RateLimited, retry),
+                _ => (Reason::RegistryUnavailable, Retry::Backoff),
+            };
+            let text = format!(
+                "{digest} is gone from {repository}, and not every other place where it was seen \
+                 could be asked"
+            );
+            Failure::new(reason, text).retry(retry)
         } else {
             Failure::new(
                 Reason::SourceGone,
