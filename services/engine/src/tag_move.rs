@@ -240,7 +240,11 @@ impl Engine {
             // Somebody has looked already.
             None => Waiting::on("the next attempt", None, Duration::ZERO),
         };
-        Ok(Sent::Ended(TagEnd::Lost(end, failure)))
+        // A pause that keeps us from looking is no attempt; an answer that never came is one.
+        Ok(Sent::Ended(match failure.reason() {
+            Reason::RateLimited => TagEnd::Wait(end),
+            _ => TagEnd::Lost(end, failure),
+        }))
     }
 
     fn blocked(&self, step: &Move, blocker: &Blocker) -> Waiting {

@@ -81,3 +81,21 @@ async fn what_was_not_left_takes_nobodys_place() {
     });
     assert_eq!(kept, [Some(1), Some(2)], "two are to be kept, and the tag has left two");
 }
+
+/// The registry does what it is asked, and then asks for a pause, so that nobody can look at once
+/// whether it did. That is a wait, and no attempt.
+#[tokio::test]
+async fn a_pause_between_a_put_and_the_look_after_it_is_no_attempt() {
+    let mut world = World::new(0).await;
+    let id = world.accepted(&world.image_request(1, &["production"])).await;
+    world.begin().await;
+    world.until_put().await;
+    world.accepted(&world.image_request(2, &["edge"])).await;
+    let other = world.begin().await;
+    world.answer(other, How::Paused).await;
+    assert_eq!(world.answer(0, How::Done).await, Next::Ended, "it looks in spite of the pause");
+    world.all_well().await;
+    assert_eq!(world.image("production"), Some(1));
+    let view = world.view(id).await;
+    assert_eq!((view.state, view.attempts.len()), (ReleaseState::Succeeded, 0));
+}
