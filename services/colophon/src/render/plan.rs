@@ -150,7 +150,7 @@ mod tests {
              \n\
              c/x\n  \
                KIND  TAG  OUTCOME  OLD  NEW  REASON\n  \
-               copy: nothing\n  \
+               copy: not known\n  \
                obstacle: FROZEN: until 14:02\n\
              \n\
              Nothing was moved. See to what stands against it, and plan again.\n"
