@@ -127,7 +127,7 @@ impl Site {
         // A proxy ends TLS itself and speaks HTTP to the registry.
         let own_tls = if options.proxy { None } else { tls.clone() };
         let delete = options.delete;
-        let registry = RegistryOptions { auth, tls: own_tls, delete, relative_urls: false };
+        let registry = RegistryOptions { auth, tls: own_tls, delete, ..RegistryOptions::default() };
         let registry = Registry::start(registry).await?;
         let proxy = if options.proxy {
             Some(FaultProxy::start_with(registry.address(), tls.as_ref()).await?)

@@ -24,7 +24,7 @@ impl Vault {
         let tls = Authority::new("colophon vault CA")?.issue()?;
         let ca_file = folder.join("vault-ca.pem");
         std::fs::write(&ca_file, &tls.ca_pem).context("writing a CA")?;
-        let bao = Bao::start(BaoOptions { tls: Some(tls) }).await?;
+        let bao = Bao::start(BaoOptions { tls: Some(tls), ..BaoOptions::default() }).await?;
         let policy = "path \"secret/data/registries/*\" { capabilities = [\"read\"] }";
         let role = bao
             .enable_approle(&Role {

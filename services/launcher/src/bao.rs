@@ -2,15 +2,18 @@
 //! initialised with one key share: unlike the `-dev` server it can be sealed, killed and brought
 //! back with all that it held.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use reqwest::{Certificate, Client, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::{
-    Error, Result, Tls,
+    Error, Kept, Result, Tls,
+    home::{Home, write_secret},
     port::Port,
     process::{Process, Signal, bound},
     tool,
@@ -24,6 +27,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct BaoOptions {
     /// The certificate to serve with; plain HTTP without.
     pub tls: Option<Tls>,
+    /// Where it stays, with the port and the one after it for itself, and with its keys beside
+    /// what they open; in a temporary folder, on any ports, without.
+    pub kept: Option<Kept>,
 }
 
 /// A role of the `AppRole` login method, with a policy of its own.
@@ -49,7 +55,7 @@ pub struct AppRole {
 }
 
 /// A running, unsealed server with KV version 2 at `secret/`. Dropping it kills it and removes
-/// all that it held.
+/// all that it held, unless its folder is kept.
 pub struct Bao {
     port: Port,
     _cluster_port: Port,
@@ -58,42 +64,20 @@ pub struct Bao {
     unseal_key: SecretString,
     root_token: SecretString,
     server: Option<Process>,
-    folder: TempDir,
+    folder: Home,
 }
 
 impl Bao {
-    /// Starts, initialises and unseals a server.
+    /// Starts and unseals a server; initialises it unless it is a kept one that was.
     pub async fn start(options: BaoOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("colophon-bao-")
-            .tempdir()
-            .map_err(Error::prepare(std::env::temp_dir()))?;
-        let port = Port::reserve()?;
-        let cluster_port = Port::reserve()?;
-        let storage = folder.path().join("storage");
-        std::fs::create_dir(&storage).map_err(Error::prepare(&storage))?;
+        let kept = options.kept.as_ref();
+        let folder = Home::of(kept, "colophon-bao-")?;
+        let port = Port::of(PART, kept)?;
+        // Nobody but the server itself uses it, yet it remembers it: so it stays the same, too.
+        let beside = kept.map(|kept| Kept { port: kept.port.saturating_add(1), ..kept.clone() });
+        let cluster_port = Port::of(PART, beside.as_ref())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        let mut listener = json!({
-            "address": port.address(), "cluster_address": cluster_port.address(),
-            "tls_disable": true,
-        });
-        if let Some(tls) = &options.tls {
-            let (cert, key) = tls.write(folder.path())?;
-            listener = json!({
-                "address": port.address(), "cluster_address": cluster_port.address(),
-                "tls_cert_file": cert, "tls_key_file": key,
-            });
-        }
-        let config = json!({
-            "storage": { "raft": {
-                "path": storage, "node_id": "only", "performance_multiplier": "1",
-            } },
-            "listener": [{ "tcp": listener }],
-            "api_addr": format!("{scheme}://{}", port.address()),
-            "cluster_addr": format!("https://{}", cluster_port.address()),
-        });
-        let path = folder.path().join("config.json");
-        std::fs::write(&path, config.to_string()).map_err(Error::prepare(&path))?;
+        write_config(folder.path(), [&port, &cluster_port], options.tls.as_ref())?;
         let nothing = SecretString::default();
         let mut bao = Self {
             port,
@@ -106,7 +90,7 @@ impl Bao {
             folder,
         };
         bao.resume().await?;
-        bao.initialise().await?;
+        bao.open(kept.is_some()).await?;
         Ok(bao)
     }
 
@@ -251,15 +235,36 @@ impl Bao {
         self.unseal().await
     }
 
-    async fn initialise(&mut self) -> Result<()> {
-        let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
-        let made = self.request(Method::PUT, "sys/init", Some(shares)).await?;
-        self.unseal_key = text(&made, "/keys_base64/0")?.into();
-        let root_token = text(&made, "/root_token")?;
+    /// Unseals it with the keys that it has been given, which are made the first time.
+    async fn open(&mut self, kept: bool) -> Result<()> {
+        let file = self.folder.path().join("keys.json");
+        let state = self.request(Method::GET, "sys/init", None).await?;
+        let keys = if state.pointer("/initialized") == Some(&Value::Bool(true)) {
+            let text = std::fs::read_to_string(&file).map_err(Error::prepare(&file))?;
+            serde_json::from_str(&text)
+                .map_err(|_| Error::refused(PART, format!("{} is no JSON", file.display())))?
+        } else {
+            let shares = json!({ "secret_shares": 1, "secret_threshold": 1 });
+            let made = self.request(Method::PUT, "sys/init", Some(shares)).await?;
+            if kept {
+                // Beside what they open: this is a server for development, not a safe.
+                write_secret(&file, &made.to_string())?;
+            }
+            made
+        };
+        self.unseal_key = text(&keys, "/keys_base64/0")?.into();
+        let root_token = text(&keys, "/root_token")?;
         self.unseal().await?;
         self.root_token = root_token.into();
-        self.mount("secret", "kv", json!({ "version": "2" })).await?;
-        // KV version 2 upgrades itself after it was mounted, and refuses writes until it has.
+        let mounts = self.request(Method::GET, "sys/mounts", None).await?;
+        if mounts.pointer("/data/secret~1").is_none() {
+            self.mount("secret", "kv", json!({ "version": "2" })).await?;
+        }
+        self.until_ready_for_secrets().await
+    }
+
+    /// KV version 2 upgrades itself after it was mounted, and refuses writes until it has.
+    async fn until_ready_for_secrets(&mut self) -> Result<()> {
         let address = format!("{}/v1/secret/config", self.address());
         let (client, token) = (self.client.clone(), self.root_token.clone());
         let ready = async || {
@@ -277,6 +282,32 @@ impl Bao {
     fn config_path(&self) -> PathBuf {
         self.folder.path().join("config.json")
     }
+}
+
+fn write_config(folder: &Path, [port, cluster]: [&Port; 2], tls: Option<&Tls>) -> Result<()> {
+    let storage = folder.join("storage");
+    std::fs::create_dir_all(&storage).map_err(Error::prepare(&storage))?;
+    let mut listener = json!({ "address": port.address(), "cluster_address": cluster.address() });
+    let own = if let Some(tls) = tls {
+        let (cert, key) = tls.write(folder)?;
+        json!({ "tls_cert_file": cert, "tls_key_file": key })
+    } else {
+        json!({ "tls_disable": true })
+    };
+    if let (Value::Object(listener), Value::Object(own)) = (&mut listener, own) {
+        listener.extend(own);
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let config = json!({
+        "storage": { "raft": {
+            "path": storage, "node_id": "only", "performance_multiplier": "1",
+        } },
+        "listener": [{ "tcp": listener }],
+        "api_addr": format!("{scheme}://{}", port.address()),
+        "cluster_addr": format!("https://{}", cluster.address()),
+    });
+    let path = folder.join("config.json");
+    std::fs::write(&path, config.to_string()).map_err(Error::prepare(&path))
 }
 
 fn client(tls: Option<&Tls>) -> Result<Client> {
@@ -321,6 +352,23 @@ mod tests {
         bao.restart().await.unwrap();
         let (status, answer) = read(&bao, &root, path).await;
         assert_eq!((status, answer["data"]["data"]["username"].as_str()), (200, Some("u")));
+    }
+
+    #[tokio::test]
+    async fn a_kept_one_comes_back_with_its_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        // Below those that parallel tests reserve, and with its neighbour.
+        let port = 19_000 + u16::try_from(std::process::id() % 400).unwrap() * 2;
+        let kept = Kept { folder: folder.path().join("bao"), port };
+        let options = BaoOptions { kept: Some(kept), ..BaoOptions::default() };
+        let bao = Bao::start(options.clone()).await.unwrap();
+        bao.put_secret("one", json!({ "username": "u" })).await.unwrap();
+        drop(bao);
+        let bao = Bao::start(options).await.unwrap();
+        let root = bao.root_token().expose_secret().to_owned();
+        assert_eq!(read(&bao, &root, "secret/data/one").await.0, 200);
+        let keys = std::fs::metadata(folder.path().join("bao/keys.json")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::mode(&keys) & 0o777, 0o600);
     }
 
     #[tokio::test]

@@ -63,6 +63,14 @@ pub enum Error {
         /// What it answered; never a secret.
         message: String,
     },
+    /// Somebody else has the port that a part had before.
+    #[error("{part} needs port {port} of 127.0.0.1, and another program has it; stop that program")]
+    PortTaken {
+        /// The part.
+        part: String,
+        /// The port.
+        port: u16,
+    },
     /// No port was free.
     #[error("no free port on 127.0.0.1 between {first} and {last}")]
     NoPort {

@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
 };
 
-use crate::{Error, Result};
+use crate::{Error, Kept, Result};
 
 const FIRST: u16 = 20_000;
 const LAST: u16 = 31_999;
@@ -25,6 +25,32 @@ pub struct Port {
 impl Port {
     /// Takes a port on 127.0.0.1 that nobody uses.
     pub fn reserve() -> Result<Self> {
+        let count = u32::from(LAST - FIRST) + 1;
+        // Parallel processes begin at different places, so that they rarely meet.
+        let begin = std::process::id().wrapping_mul(97) % count;
+        for step in 0..count {
+            let Ok(offset) = u16::try_from((begin + step) % count) else { continue };
+            let number = FIRST + offset;
+            if let Some(port) = Self::lock(number)? {
+                return Ok(port);
+            }
+        }
+        Err(Error::NoPort { first: FIRST, last: LAST })
+    }
+
+    /// Takes a certain port again, for a part that others know by it.
+    pub fn claim(part: &str, number: u16) -> Result<Self> {
+        let taken = || Error::PortTaken { part: part.to_owned(), port: number };
+        Self::lock(number)?.ok_or_else(taken)
+    }
+
+    /// The port of a kept place, else a free one.
+    pub(crate) fn of(part: &str, kept: Option<&Kept>) -> Result<Self> {
+        kept.map_or_else(Self::reserve, |kept| Self::claim(part, kept.port))
+    }
+
+    /// `None` if somebody uses it.
+    fn lock(number: u16) -> Result<Option<Self>> {
         let user = rustix::process::geteuid().as_raw();
         let folder = std::env::temp_dir().join(format!("colophon-ports-{user}"));
         DirBuilder::new()
@@ -32,19 +58,11 @@ impl Port {
             .mode(0o700)
             .create(&folder)
             .map_err(Error::prepare(&folder))?;
-        let count = u32::from(LAST - FIRST) + 1;
-        // Parallel processes begin at different places, so that they rarely meet.
-        let begin = std::process::id().wrapping_mul(97) % count;
-        for step in 0..count {
-            let Ok(offset) = u16::try_from((begin + step) % count) else { continue };
-            let number = FIRST + offset;
-            let path = folder.join(number.to_string());
-            let lock = File::create(&path).map_err(Error::prepare(&path))?;
-            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: lock });
-            }
-        }
-        Err(Error::NoPort { first: FIRST, last: LAST })
+        let path = folder.join(number.to_string());
+        let lock = File::create(&path).map_err(Error::prepare(&path))?;
+        let free =
+            lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok();
+        Ok(free.then_some(Self { number, _lock: lock }))
     }
 
     /// The port's number.
@@ -61,6 +79,19 @@ impl Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_refused_by_name() {
+        let port = Port::reserve().unwrap();
+        let number = port.number();
+        let error = Port::claim("docker-registry", number).unwrap_err().to_string();
+        assert!(
+            error.contains("docker-registry") && error.contains(&number.to_string()),
+            "{error}"
+        );
+        drop(port);
+        assert_eq!(Port::claim("docker-registry", number).unwrap().number(), number);
+    }
 
     #[test]
     fn a_reserved_port_is_not_given_twice() {

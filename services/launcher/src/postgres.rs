@@ -9,10 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tempfile::TempDir;
-
 use crate::{
     Error, Result,
+    home::Home,
     process::{Process, Signal, User, bound_as, run},
     tool,
 };
@@ -33,35 +32,40 @@ pub struct PostgresOptions {
     pub max_connections: u16,
     /// Further settings, as in `postgresql.conf`.
     pub settings: Vec<(String, String)>,
+    /// The folder in which it stays; a temporary one without. Who uses it makes sure that no two
+    /// processes do so at once.
+    pub kept: Option<PathBuf>,
 }
 
 impl Default for PostgresOptions {
     /// For tests: nothing waits for the disk, and there is room for many parallel tests.
     fn default() -> Self {
-        Self { fsync: false, max_connections: 400, settings: Vec::new() }
+        Self { fsync: false, max_connections: 400, settings: Vec::new(), kept: None }
     }
 }
 
-/// A running cluster. Dropping it stops it and removes its folder.
+/// A running cluster. Dropping it stops it and removes its folder, unless that is kept.
 #[derive(Debug)]
 pub struct Postgres {
     bin: PathBuf,
     user: Option<User>,
     settings: Vec<(String, String)>,
     server: Option<Process>,
-    folder: TempDir,
+    folder: Home,
 }
 
 impl Postgres {
-    /// Makes a cluster and starts it. When the caller is root it runs as user `postgres`,
+    /// Makes a cluster, unless there is a kept one, and starts it. When the caller is root it runs as user `postgres`,
     /// since PostgreSQL refuses to run as root.
     pub async fn start(options: PostgresOptions) -> Result<Self> {
         let bin = tool::postgres_folder()?;
         let user = unprivileged().await?;
-        let folder = prepare_folder(user)?;
+        let folder = prepare_folder(options.kept.as_deref(), user)?;
         let mut postgres =
             Self { bin, user, settings: settings(options, folder.path()), server: None, folder };
-        postgres.initialise().await?;
+        if !postgres.data().exists() {
+            postgres.initialise().await?;
+        }
         postgres.resume().await?;
         Ok(postgres)
     }
@@ -171,15 +175,23 @@ impl Postgres {
         self.resume().await
     }
 
+    /// Makes the cluster beside its place and moves it there, so that what was broken off halfway
+    /// is never taken for a cluster.
     async fn initialise(&self) -> Result<()> {
+        let draft = self.folder.path().join("data.new");
+        if draft.exists() {
+            std::fs::remove_dir_all(&draft).map_err(Error::prepare(&draft))?;
+        }
+        private_folder(&draft, self.user)?;
         let mut initdb = bound_as(self.bin.join("initdb"), self.user)?;
         initdb
             .arg("--pgdata")
-            .arg(self.data())
+            .arg(&draft)
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"])
             .args(["--no-sync", "--no-instructions"])
             .current_dir(self.folder.path());
-        run("initdb", initdb).await.map(drop)
+        run("initdb", initdb).await?;
+        std::fs::rename(&draft, self.data()).map_err(Error::prepare(&draft))
     }
 
     fn server_command(&self) -> Result<Command> {
@@ -241,13 +253,12 @@ async fn unprivileged() -> Result<Option<User>> {
     Ok(Some(User { uid: number("-u").await?, gid: number("-g").await? }))
 }
 
-/// The folder, and in it one for the socket and one for the data which only the server's user
-/// may enter.
-fn prepare_folder(user: Option<User>) -> Result<TempDir> {
-    let folder = tempfile::Builder::new()
-        .prefix("colophon-pg-")
-        .tempdir()
-        .map_err(Error::prepare(std::env::temp_dir()))?;
+/// The folder, and in it one for the socket which only the server's user may enter.
+fn prepare_folder(kept: Option<&Path>, user: Option<User>) -> Result<Home> {
+    let folder = match kept {
+        None => Home::temporary("colophon-pg-")?,
+        Some(folder) => Home::kept(folder)?,
+    };
     let path = folder.path();
     let socket = path.join("socket");
     if socket.as_os_str().len() + "/.s.PGSQL.5432.lock".len() > SOCKET_PATH_LIMIT {
@@ -258,14 +269,36 @@ fn prepare_folder(user: Option<User>) -> Result<TempDir> {
     }
     // Another user's server must be able to pass through, but not to list.
     std::fs::set_permissions(path, Permissions::from_mode(0o711)).map_err(Error::prepare(path))?;
-    for name in ["socket", "data"] {
-        let inner = path.join(name);
-        DirBuilder::new().mode(0o700).create(&inner).map_err(Error::prepare(&inner))?;
-        if let Some(User { uid, gid }) = user {
-            chown(&inner, Some(uid), Some(gid)).map_err(Error::prepare(&inner))?;
-        }
+    if user.is_some() {
+        passable(path)?;
+    }
+    if !socket.exists() {
+        private_folder(&socket, user)?;
     }
     Ok(folder)
+}
+
+/// A folder that only the server's user may enter.
+fn private_folder(path: &Path, user: Option<User>) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(path).map_err(Error::prepare(path))?;
+    let Some(User { uid, gid }) = user else { return Ok(()) };
+    chown(path, Some(uid), Some(gid)).map_err(Error::prepare(path))
+}
+
+/// Whether another user gets as far as `path`: every folder above must let everybody through.
+fn passable(path: &Path) -> Result<()> {
+    for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        let mode = std::fs::metadata(above).map_err(Error::prepare(above))?.permissions().mode();
+        if mode & 0o001 == 0 {
+            let message = format!(
+                "runs as user postgres, since root may not run it, and that user may not pass \
+                 through {}; choose a folder elsewhere, for example below /var/lib",
+                above.display()
+            );
+            return Err(Error::refused("postgres", message));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -290,6 +323,37 @@ mod tests {
         let folder = postgres.folder.path().to_owned();
         drop(postgres);
         assert!(!folder.exists(), "the folder is removed");
+    }
+
+    #[tokio::test]
+    async fn a_kept_cluster_comes_back_with_its_data() {
+        let folder =
+            tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap();
+        let kept = folder.path().join("postgres");
+        // What a broken-off start left behind is no cluster.
+        std::fs::create_dir_all(kept.join("data.new/base")).unwrap();
+        let start = async || {
+            let options =
+                PostgresOptions { kept: Some(kept.clone()), ..PostgresOptions::default() };
+            Postgres::start(options).await.unwrap()
+        };
+        let mut postgres = start().await;
+        postgres.sql("postgres", "CREATE TABLE t AS SELECT 7 AS n").await.unwrap();
+        // As when the machine is switched off.
+        postgres.kill();
+        drop(postgres);
+        let postgres = start().await;
+        assert_eq!(postgres.sql("postgres", "SELECT n FROM t").await.unwrap().trim(), "7");
+        drop(postgres);
+        assert!(kept.join("data").exists());
+    }
+
+    #[test]
+    fn a_folder_that_another_user_cannot_reach_is_refused_by_name() {
+        let closed = Permissions::from_mode(0o700);
+        let folder = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
+        let error = passable(&folder.path().join("postgres")).unwrap_err().to_string();
+        assert!(error.contains(folder.path().to_str().unwrap()), "{error}");
     }
 
     #[tokio::test]

@@ -10,16 +10,17 @@ use std::{
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::{
-    Error, Result,
+    Error, Kept, Result,
+    home::Home,
     port::Port,
     process::{Process, Signal, bound, run},
     tool,
 };
 
+const PART: &str = "docker-registry";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// bcrypt's least work factor: the registry checks the password on every request.
@@ -36,12 +37,14 @@ pub struct RegistryOptions {
     pub delete: bool,
     /// Whether `Location` is without scheme and host.
     pub relative_urls: bool,
+    /// Where it stays; in a temporary folder, on any port, without.
+    pub kept: Option<Kept>,
 }
 
 impl Default for RegistryOptions {
     /// Plain HTTP, open to all, deletion on, absolute `Location`.
     fn default() -> Self {
-        Self { auth: RegistryAuth::None, tls: None, delete: true, relative_urls: false }
+        Self { auth: RegistryAuth::None, tls: None, delete: true, relative_urls: false, kept: None }
     }
 }
 
@@ -102,22 +105,19 @@ impl Tls {
     }
 }
 
-/// A running registry. Dropping it kills it and removes its folder.
+/// A running registry. Dropping it kills it and removes its folder, unless that is kept.
 pub struct Registry {
     port: Port,
     server: Option<Process>,
-    folder: TempDir,
+    folder: Home,
     scheme: &'static str,
 }
 
 impl Registry {
-    /// Starts an empty registry.
+    /// Starts a registry: an empty one, or a kept one with what it held.
     pub async fn start(options: RegistryOptions) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix("colophon-registry-")
-            .tempdir()
-            .map_err(Error::prepare(std::env::temp_dir()))?;
-        let port = Port::reserve()?;
+        let folder = Home::of(options.kept.as_ref(), "colophon-registry-")?;
+        let port = Port::of(PART, options.kept.as_ref())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
         if let RegistryAuth::Htpasswd(logins) = &options.auth {
             write_logins(folder.path(), logins)?;
@@ -192,7 +192,7 @@ impl Registry {
         }
         let command = self.command(&["serve"])?;
         let log = self.folder.path().join("log");
-        let mut server = Process::spawn("docker-registry", command, &log).await?;
+        let mut server = Process::spawn(PART, command, &log).await?;
         let address = self.address();
         let open = async || TcpStream::connect(address).await.ok().map(drop);
         server.until("listening", PATIENCE, open).await?;
