@@ -2,6 +2,7 @@
 //! the part that was asked for.
 
 mod config;
+mod dev;
 mod logging;
 mod releases;
 mod service;
@@ -26,7 +27,7 @@ struct Args {
     command: Command,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Subcommand)]
 enum Command {
     /// Serve the API; releases wait until a worker runs somewhere.
     Serve,
@@ -34,6 +35,7 @@ enum Command {
     Work,
     /// Serve the API and work on the queue, in one process.
     Run,
+    Dev(dev::DevArgs),
     /// Bring the database's schema up to date, and end.
     Migrate,
     /// Read the configuration, say whether it is good, and end.
@@ -50,13 +52,16 @@ fn main() -> Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("the TLS provider was chosen twice"))?;
-    let config = Config::read(&args.config)?;
-    logging::start(&config.log)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the runtime cannot be started")?
-        .block_on(run(args.command, config))
+        .context("the runtime cannot be started")?;
+    if let Command::Dev(args) = args.command {
+        return runtime.block_on(dev::run(args));
+    }
+    let config = Config::read(&args.config)?;
+    logging::start(&config.log)?;
+    runtime.block_on(run(args.command, config))
 }
 
 async fn run(command: Command, config: Config) -> Result<()> {
@@ -70,7 +75,7 @@ async fn run(command: Command, config: Config) -> Result<()> {
             println!("the configuration is good");
             Ok(())
         }
-        Command::NewToken => Ok(()),
+        Command::NewToken | Command::Dev(_) => Ok(()),
     }
 }
 

@@ -130,7 +130,8 @@ impl Parts {
     }
 }
 
-async fn stop_signal() -> Result<()> {
+/// Waits for SIGTERM or SIGINT.
+pub(crate) async fn stop_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => Ok(()),

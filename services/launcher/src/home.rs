@@ -36,11 +36,12 @@ impl Home {
         Ok(Self::Temporary(folder.map_err(Error::prepare(std::env::temp_dir()))?))
     }
 
-    /// A folder that stays; only its owner may look into it.
+    /// A folder that stays; only its owner may look into it. The log begins anew with each start.
     pub(crate) fn kept(folder: &Path) -> Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
             .map_err(Error::prepare(folder))?;
+        let _none_yet = std::fs::remove_file(folder.join("log"));
         Ok(Self::Kept(folder.to_owned()))
     }
 

@@ -146,6 +146,7 @@ impl Postgres {
         // shared memory is in use and a new server refuses to start.
         let since = std::time::Instant::now();
         loop {
+            self.forget_the_dead(&pid_file)?;
             let mut server =
                 Process::spawn("postgres", self.server_command()?, &self.log_path()).await?;
             let id = server.id().to_string();
@@ -163,7 +164,9 @@ impl Postgres {
                     return Ok(());
                 }
                 Err(Error::Ended { log, .. })
-                    if log.contains("shared memory block") && since.elapsed() < PATIENCE => {}
+                    if (log.contains("shared memory block")
+                        || log.contains("lock file"))
+                        && since.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error),
             }
         }
@@ -173,6 +176,31 @@ impl Postgres {
     pub async fn restart(&mut self) -> Result<()> {
         self.kill();
         self.resume().await
+    }
+
+    /// A server that was killed is a zombie until somebody reaps it, and where nobody does (in a
+    /// container without an init process) the next one would take it for alive for ever. Its files are
+    /// removed once it is a zombie and none of its backends is left in the data folder.
+    fn forget_the_dead(&self, pid_file: &Path) -> Result<()> {
+        let Ok(text) = std::fs::read_to_string(pid_file) else { return Ok(()) };
+        let id = text.lines().next().unwrap_or_default().trim();
+        let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let zombie = state.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z "));
+        if !zombie {
+            return Ok(());
+        }
+        let processes = std::fs::read_dir("/proc").map_err(Error::prepare("/proc"))?;
+        let data = self.data();
+        let inside = |entry: &std::fs::DirEntry| {
+            std::fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == data)
+        };
+        if !processes.flatten().any(|entry| inside(&entry)) {
+            let socket_lock = self.socket_folder().join(".s.PGSQL.5432.lock");
+            for file in [pid_file, &socket_lock] {
+                std::fs::remove_file(file).map_err(Error::prepare(file))?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the cluster beside its place and moves it there, so that what was broken off halfway
@@ -188,8 +216,11 @@ impl Postgres {
             .arg("--pgdata")
             .arg(&draft)
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"])
-            .args(["--no-sync", "--no-instructions"])
+            .arg("--no-instructions")
             .current_dir(self.folder.path());
+        if matches!(self.folder, Home::Temporary(_)) {
+            initdb.arg("--no-sync");
+        }
         run("initdb", initdb).await?;
         std::fs::rename(&draft, self.data()).map_err(Error::prepare(&draft))
     }

