@@ -297,6 +297,7 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
         "colophon/v1/plan.proto",
         "colophon/v1/release.proto",
         "colophon/v1/tag_move.proto",
+        "buf/validate/validate.proto",
         "google/api/annotations.proto",
     ];
     run(&python, &[&compile[..], &protos].concat()).await;

@@ -25,7 +25,8 @@ pub async fn raw(server: &Server, path: &str, token: Option<&str>) -> Response {
     raw_body(server, path, token, vec![0; 5]).await
 }
 
-async fn raw_body(server: &Server, path: &str, token: Option<&str>, body: Vec<u8>) -> Response {
+/// The same with a body of the test's own.
+pub async fn raw_body(server: &Server, path: &str, token: Option<&str>, body: Vec<u8>) -> Response {
     let mut call = h2_client()
         .post(server.url(path))
         .header("content-type", "application/grpc")

@@ -22,5 +22,6 @@ mod logs;
 mod plans;
 mod rest;
 mod rollbacks;
+mod rules;
 mod settle;
 mod views;
