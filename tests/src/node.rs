@@ -1,6 +1,9 @@
 //! One process of Colophon's service, which dies with the test.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
 
 use anyhow::Result;
 use colophon_testkit::{
@@ -8,12 +11,15 @@ use colophon_testkit::{
     wait,
 };
 
+use serde_json::Value;
+
 use crate::PATIENCE;
 
 /// A running `colophond`.
 pub struct Node {
     process: Process,
     address: Option<String>,
+    health: PathBuf,
 }
 
 impl Node {
@@ -23,21 +29,31 @@ impl Node {
         folder: &Path,
         environment: &[(String, String)],
     ) -> Result<Self> {
-        let log = folder.join("log");
-        let environment: Vec<(&str, &str)> =
-            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let arguments = [Path::new("-c"), config, Path::new(role)];
-        let mut process = wait::start("colophond", arguments, &environment, &log).await?;
-        let address = if role == "work" {
-            // A worker serves nothing; it says when it begins.
-            process.until_log("working on the queue", PATIENCE).await?;
-            None
+        let mut node = Self::spawn(role, config, folder, environment).await?;
+        if role == "work" {
+            // A worker serves nothing but probes; it says when it begins.
+            node.process.until_log("working on the queue", PATIENCE).await?;
         } else {
             let file = address_file(folder);
             let written = async || std::fs::read_to_string(&file).ok();
-            Some(process.until("at its address", PATIENCE, written).await?)
-        };
-        Ok(Self { process, address })
+            node.address = Some(node.process.until("at its address", PATIENCE, written).await?);
+        }
+        Ok(node)
+    }
+
+    /// Starts the process and does not wait for it.
+    pub(crate) async fn spawn(
+        role: &str,
+        config: &Path,
+        folder: &Path,
+        environment: &[(String, String)],
+    ) -> Result<Self> {
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let arguments = [Path::new("-c"), config, Path::new(role)];
+        let log = folder.join("log");
+        let process = wait::start("colophond", arguments, &environment, &log).await?;
+        Ok(Self { process, address: None, health: health_address_file(folder) })
     }
 
     /// `127.0.0.1:port` of gRPC and REST, of a node that serves.
@@ -47,6 +63,17 @@ impl Node {
     #[expect(clippy::expect_used, reason = "a test that asks a worker for its address is wrong")]
     pub fn address(&self) -> &str {
         self.address.as_deref().expect("a worker has no address")
+    }
+
+    /// What a probe of a node that works answers: the status, and the body.
+    pub async fn probe(&self, path: &str) -> Result<(u16, Value)> {
+        let address = std::fs::read_to_string(&self.health)?;
+        probe(&address, path).await
+    }
+
+    /// The same of a node that serves.
+    pub async fn probe_api(&self, path: &str) -> Result<(u16, Value)> {
+        probe(self.address(), path).await
     }
 
     /// The process id.
@@ -89,6 +116,11 @@ impl Node {
         Ok(())
     }
 
+    /// The same, and how it ended.
+    pub async fn stop_well(&mut self) -> Result<ExitStatus> {
+        Ok(self.process.stop(Signal::TERM, PATIENCE).await?)
+    }
+
     /// The process, for what the methods here do not cover.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -105,6 +137,16 @@ fn threads_stand_still(threads: &Path) -> bool {
             stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
         })
     })
+}
+
+async fn probe(address: &str, path: &str) -> Result<(u16, Value)> {
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+    let answer = http.get(format!("http://{address}{path}")).send().await?;
+    Ok((answer.status().as_u16(), answer.json().await?))
+}
+
+pub(crate) fn health_address_file(folder: &Path) -> PathBuf {
+    folder.join("health-address")
 }
 
 pub(crate) fn address_file(folder: &Path) -> PathBuf {

@@ -1,6 +1,9 @@
 //! The parts of one test, and the processes that it starts on them.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use colophon_testkit::{launcher::PostgresOptions, wait};
@@ -8,7 +11,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::{Client, Database, Node, Site, SiteOptions, Vault, node::address_file};
+use crate::{
+    Client, Database, Node, Site, SiteOptions, Vault,
+    node::{address_file, health_address_file},
+};
 
 /// Everything that a new world may do: its first caller.
 const EVERYTHING: &str = r#"[{ repositories = ["*"], actions = ["read", "publish", "move_floating",
@@ -150,24 +156,37 @@ impl World {
         self.start("run").await
     }
 
+    /// Starts a process and does not wait until it is ready.
+    pub async fn start_only(&mut self, role: &str) -> Result<Node> {
+        let (config, folder) = self.prepare(role)?;
+        Node::spawn(role, &config, &folder, &self.environment).await
+    }
+
     async fn start(&mut self, role: &str) -> Result<Node> {
+        let (config, folder) = self.prepare(role)?;
+        Node::start(role, &config, &folder, &self.environment).await
+    }
+
+    fn prepare(&mut self, role: &str) -> Result<(PathBuf, PathBuf)> {
         self.nodes += 1;
         let folder = self.folder.path().join(format!("{role}-{}", self.nodes));
         std::fs::create_dir(&folder).context("making a folder")?;
         let config = folder.join("colophon.toml");
         std::fs::write(&config, self.config(&folder)).context("writing a configuration")?;
-        Node::start(role, &config, &folder, &self.environment).await
+        Ok((config, folder))
     }
 
     /// The configuration of a process with this folder.
     pub fn config(&self, folder: &Path) -> String {
         let head = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = {:?}\n[server.limits]\n{}\n\
-             [database]\nurl = {:?}\nmax_connections = 10\n[worker]\n{}\n",
+             [database]\nurl = {:?}\nmax_connections = 10\n[worker]\n{}\n\
+             health_listen = \"127.0.0.1:0\"\nhealth_address_file = {:?}\n",
             address_file(folder).display().to_string(),
             self.limits,
             self.database.url(),
             self.worker,
+            health_address_file(folder).display().to_string(),
         );
         let tables = self.callers.iter().chain(&self.registries).map(String::as_str);
         [head.as_str(), &self.vault].into_iter().chain(tables).collect::<Vec<_>>().join("\n")

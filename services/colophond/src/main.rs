@@ -3,6 +3,7 @@
 
 mod config;
 mod dev;
+mod health;
 mod logging;
 mod releases;
 mod service;

@@ -6,13 +6,15 @@ use colophon_domain::{
     RollbackRequest, Settlement, Tag, TagView, Visibility,
 };
 use colophon_engine::{Author, Engine};
-use colophon_server::Releases;
+use colophon_server::{Part, Probe, Releases};
 use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-/// The engine behind both faces of the API.
-pub(crate) struct Service(pub(crate) Engine);
+use crate::health::Health;
+
+/// The engine behind both faces of the API, and the parts that it depends on.
+pub(crate) struct Service(pub(crate) Engine, pub(crate) Health);
 
 impl Releases for Service {
     fn create(
@@ -113,8 +115,10 @@ impl Releases for Service {
     fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>> {
         Box::pin(async move { self.0.entries(&query).await })
     }
+}
 
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move { self.0.ready().await })
+impl Probe for Service {
+    fn parts(&self) -> Vec<Part<'_>> {
+        self.1.parts()
     }
 }

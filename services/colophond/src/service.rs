@@ -1,33 +1,45 @@
 //! Puts the floors together and runs them until the process is told to stop.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use colophon_domain::{
-    Access, Credential, CredentialSource, Repository, SystemClock, SystemEntropy, TagRules,
+    Access, Clock, Credential, CredentialSource, Reason, Repository, SystemClock, SystemEntropy,
+    TagRules,
 };
 use colophon_engine::{Engine, Worker};
 use colophon_registry::Registries;
-use colophon_server::{Callers, ConnectionLimits, ServerSettings};
+use colophon_server::{Callers, ConnectionLimits, Probe, Router, ServerSettings};
 use colophon_store::Store;
 use colophon_vault::Vault;
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, releases::Service};
+use crate::{config::Config, health::Health, releases::Service};
+
+/// How often a database that is away at the start is tried.
+const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything that a process is made of.
 pub(crate) struct Parts {
     store: Store,
     engine: Engine,
+    vault: Option<Arc<Vault>>,
     callers: Callers,
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     address_file: Option<PathBuf>,
+    health_listen: Option<SocketAddr>,
+    health_address_file: Option<PathBuf>,
     limits: ServerSettings,
     connections: ConnectionLimits,
 }
@@ -41,16 +53,22 @@ impl Parts {
             Arc::new(SystemEntropy),
         )?;
         let (registries, rules) = config.take_registries()?;
-        let credentials: Arc<dyn CredentialSource> = match config.vault {
-            Some(vault) => Vault::new(vault, rules)?,
+        let vault = match config.vault {
+            Some(vault) => Some(Vault::new(vault, rules)?),
             None if rules.values().any(|rules| !rules.is_empty()) => {
                 anyhow::bail!(
                     "a registry has credentials, and there is no [vault] to read them from"
                 )
             }
+            None => None,
+        };
+        let credentials: Arc<dyn CredentialSource> = match &vault {
+            Some(vault) => vault.clone(),
             None => Arc::new(Anonymous),
         };
         let registries = Registries::new(registries, credentials)?;
+        let health_listen = config.worker.health_listen;
+        let health_address_file = config.worker.health_address_file.clone();
         let engine = Engine::new(
             store.clone(),
             registries,
@@ -61,6 +79,9 @@ impl Parts {
         Ok(Self {
             store,
             engine,
+            vault,
+            health_listen,
+            health_address_file,
             callers: Callers::new(config.callers)?,
             listen: config.server.listen,
             address_file: config.server.address_file,
@@ -78,64 +99,191 @@ impl Parts {
 
     /// Runs the API, the worker, or both, until SIGTERM or SIGINT.
     pub(crate) async fn run(self, serve: bool, work: bool) -> Result<()> {
-        self.store.migrate().await?;
-        let shutdown = CancellationToken::new();
-        let mut tasks = JoinSet::new();
-        if serve {
-            let listener = TcpListener::bind(self.listen)
-                .await
-                .with_context(|| format!("server.listen {} cannot be bound", self.listen))?;
-            let address = listener.local_addr()?;
-            if let Some(file) = &self.address_file {
-                write_whole(file, &address.to_string())?;
-            }
-            let router = colophon_server::router(
-                Arc::new(Service(self.engine.clone())),
-                self.callers,
-                Arc::new(SystemClock),
-                self.limits,
-            );
-            tracing::info!(%address, "serving gRPC and REST");
-            let (token, limits) = (shutdown.clone(), self.connections);
-            tasks.spawn(async move {
-                let until = async move { token.cancelled().await };
-                colophon_server::serve_within(limits, listener, router, until)
-                    .await
-                    .context("the server ended")
-            });
-            let (engine, token) = (self.engine.clone(), shutdown.clone());
-            tasks.spawn(async move {
-                engine.announce(token).await;
-                Ok(())
-            });
+        let stop = StopSignal::new()?;
+        let mut serving = Serving::default();
+        let ended = tokio::select! {
+            ended = self.go_on(serve, work, &mut serving) => ended,
+            () = stop.arrives() => Ok(()),
+        };
+        tracing::info!("stopping");
+        serving.stop().await;
+        self.store.close().await;
+        tracing::info!("stopped");
+        ended
+    }
+
+    /// Runs until a part ends, which none should.
+    async fn go_on(&self, serve: bool, work: bool, serving: &mut Serving) -> Result<()> {
+        if work && let Some(listen) = self.health_listen {
+            let file = self.health_address_file.as_deref();
+            let listener = bind("worker.health_listen", listen, file).await?;
+            tracing::info!(address = %listener.local_addr()?, "answering probes");
+            let router = self.probes(colophon_server::probes, serving);
+            // Until the last job has ended.
+            serving.probes(listener, router, serving.worked.clone());
+        }
+        let api = if serve { Some(bind("server.listen", self.listen, None).await?) } else { None };
+        self.migrate_at_last(api.as_ref(), serving).await?;
+        if let Some(listener) = api {
+            self.serve_api(listener, serving)?;
         }
         if work {
             let worker = Worker::new(self.engine.clone(), worker_name());
-            let token = shutdown.clone();
+            let token = serving.stopping.clone();
             tracing::info!("working on the queue");
-            tasks.spawn(async move {
+            serving.tasks.spawn(async move {
                 worker.run(token).await;
                 Ok(())
             });
         }
-        let ended = tokio::select! {
-            ended = tasks.join_next() => ended.map(|ended| ended.context("a part broke down")?),
-            signal = stop_signal() => signal.map(|()| None)?,
-        };
-        tracing::info!("stopping");
-        shutdown.cancel();
-        while tasks.join_next().await.is_some() {}
-        self.store.close().await;
-        ended.transpose().map(|_| ())
+        match serving.tasks.join_next().await {
+            Some(ended) => ended.context("a part broke down")?,
+            None => Ok(()),
+        }
     }
+
+    /// Brings the schema up to date as soon as the database is there; meanwhile only probes are
+    /// answered at the address of the API.
+    async fn migrate_at_last(
+        &self,
+        api: Option<&StdListener>,
+        serving: &mut Serving,
+    ) -> Result<()> {
+        let (mut said, mut probes) = (false, None);
+        loop {
+            let failure = match self.store.migrate().await {
+                Ok(()) => break,
+                Err(failure) if failure.reason() != Reason::DatabaseUnavailable => {
+                    return Err(failure.into());
+                }
+                Err(failure) => failure,
+            };
+            if !said {
+                tracing::warn!(%failure, "waiting for the database");
+                said = true;
+                if let Some(api) = api {
+                    let router = self.probes(colophon_server::starting, serving);
+                    let migrated = serving.stopping.child_token();
+                    probes = Some(migrated.clone().drop_guard());
+                    serving.probes(api.try_clone()?, router, migrated);
+                }
+            }
+            tokio::time::sleep(DATABASE_PAUSE).await;
+        }
+        drop(probes);
+        Ok(())
+    }
+
+    /// gRPC and REST, and the hints to other processes that there is work.
+    fn serve_api(&self, listener: StdListener, serving: &mut Serving) -> Result<()> {
+        let router = colophon_server::router(
+            Arc::new(Service(self.engine.clone(), self.health())),
+            self.callers.clone(),
+            Arc::new(SystemClock),
+            self.limits,
+        );
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "serving gRPC and REST");
+        let listener = TcpListener::from_std(listener)?;
+        let (token, limits) = (serving.stopping.clone(), self.connections);
+        serving.tasks.spawn(async move {
+            let until = async move { token.cancelled().await };
+            colophon_server::serve_within(limits, listener, router, until)
+                .await
+                .context("the server ended")
+        });
+        let (engine, token) = (self.engine.clone(), serving.stopping.clone());
+        serving.tasks.spawn(async move {
+            engine.announce(token).await;
+            Ok(())
+        });
+        if let Some(file) = &self.address_file {
+            write_whole(file, &address.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// A router of probes.
+    fn probes(&self, router: ProbeRouter, serving: &Serving) -> Router {
+        let clock = Arc::new(SystemClock);
+        let max_age = self.limits.ready_max_age;
+        router(Arc::new(self.health()), clock, max_age, serving.stopping.clone())
+    }
+
+    fn health(&self) -> Health {
+        Health { engine: self.engine.clone(), vault: self.vault.clone() }
+    }
+}
+
+type ProbeRouter = fn(Arc<dyn Probe>, Arc<dyn Clock>, Duration, CancellationToken) -> Router;
+
+/// What goes on in the process.
+#[derive(Default)]
+struct Serving {
+    /// The API and the worker, until the stop.
+    tasks: JoinSet<Result<()>>,
+    /// The probes, which are answered for longer.
+    probes: JoinSet<Result<()>>,
+    stopping: CancellationToken,
+    worked: CancellationToken,
+}
+
+impl Serving {
+    /// Answers probes until a token says so.
+    fn probes(&mut self, listener: StdListener, router: Router, until: CancellationToken) {
+        // Nobody's work depends on a probe: none holds up the end.
+        let limits = ConnectionLimits { grace: Duration::ZERO, ..ConnectionLimits::default() };
+        self.probes.spawn(async move {
+            let listener = TcpListener::from_std(listener)?;
+            let until = async move { until.cancelled().await };
+            Ok(colophon_server::serve_within(limits, listener, router, until).await?)
+        });
+    }
+
+    /// Lets calls and jobs end, then the probes.
+    async fn stop(&mut self) {
+        self.stopping.cancel();
+        while self.tasks.join_next().await.is_some() {}
+        self.worked.cancel();
+        while self.probes.join_next().await.is_some() {}
+    }
+}
+
+/// Binds an address of the configuration, and writes down which one it has become.
+async fn bind(key: &str, listen: SocketAddr, file: Option<&Path>) -> Result<StdListener> {
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("{key} {listen} cannot be bound"))?
+        .into_std()?;
+    if let Some(file) = file {
+        write_whole(file, &listener.local_addr()?.to_string())?;
+    }
+    Ok(listener)
 }
 
 /// Waits for SIGTERM or SIGINT.
 pub(crate) async fn stop_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        result = tokio::signal::ctrl_c() => Ok(result?),
+    StopSignal::new()?.arrives().await;
+    Ok(())
+}
+
+/// The signals that end the process in order; they are caught from the beginning on.
+struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    fn new() -> Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn arrives(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -147,11 +295,11 @@ fn worker_name() -> String {
 }
 
 /// Writes a file so that a reader sees all of it or nothing.
-fn write_whole(path: &std::path::Path, text: &str) -> Result<()> {
+fn write_whole(path: &Path, text: &str) -> Result<()> {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, text)
         .and_then(|()| std::fs::rename(&draft, path))
-        .with_context(|| format!("server.address_file {} cannot be written", path.display()))
+        .with_context(|| format!("the address file {} cannot be written", path.display()))
 }
 
 /// Where no Vault is configured every registry is anonymous.

@@ -1,6 +1,6 @@
 //! How the worker works: times, limits, attempts.
 
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, Result};
 use serde::Deserialize;
@@ -37,6 +37,15 @@ pub struct WorkSettings {
     /// The longest pause between attempts.
     #[serde(with = "humantime_serde")]
     pub backoff_max: Duration,
+    /// How long running jobs may go on after the worker was told to stop; what is left of them then
+    /// goes on at another worker.
+    #[serde(with = "humantime_serde")]
+    pub stop_grace: Duration,
+    /// Where a process that works answers probes (`/livez`, `/readyz`); nowhere unless given. The
+    /// process serves it, not the engine.
+    pub health_listen: Option<SocketAddr>,
+    /// A file to which that address is written once it is known (for port 0).
+    pub health_address_file: Option<PathBuf>,
     /// Tags of one job that are looked at or moved at once. Not in the configuration: it is for
     /// whoever must know which request comes next.
     #[serde(skip)]
@@ -55,6 +64,9 @@ impl Default for WorkSettings {
             max_attempts: 8,
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_mins(5),
+            stop_grace: Duration::from_secs(20),
+            health_listen: None,
+            health_address_file: None,
             tags_at_once: TAGS_AT_ONCE,
         }
     }

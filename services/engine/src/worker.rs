@@ -15,9 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Engine, lease::Keeper};
 
-/// How long running jobs may go on after the worker was told to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-
 /// The pause before the end of an attempt is written once more.
 const END_PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,12 +71,25 @@ impl Worker {
                 () = std::future::ready(()), if !idle => {}
             }
         }
-        let drained = async { while running.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            drain.cancel();
-            while running.join_next().await.is_some() {}
-        }
+        self.drain(running, &drain).await;
         background.shutdown().await;
+    }
+
+    /// Lets running jobs end; those that take longer than `stop_grace` go back into the queue, and
+    /// other workers are told so at once.
+    async fn drain(&self, mut running: JoinSet<()>, drain: &CancellationToken) {
+        let grace = self.engine.settings.stop_grace;
+        let drained = async { while running.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, drained).await.is_ok() {
+            return;
+        }
+        tracing::info!(jobs = running.len(), "jobs are handed over to other workers");
+        drain.cancel();
+        while running.join_next().await.is_some() {}
+        if let Err(failure) = self.engine.store.announce_jobs().await {
+            // They poll as well, so this costs time and nothing else.
+            tracing::warn!(%failure, "other workers were not told of the jobs that are left");
+        }
     }
 
     /// What goes on beside the jobs.

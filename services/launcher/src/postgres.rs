@@ -164,8 +164,7 @@ impl Postgres {
                     return Ok(());
                 }
                 Err(Error::Ended { log, .. })
-                    if (log.contains("shared memory block")
-                        || log.contains("lock file"))
+                    if (log.contains("shared memory block") || log.contains("lock file"))
                         && since.elapsed() < PATIENCE => {}
                 Err(error) => return Err(error),
             }

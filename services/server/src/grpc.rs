@@ -196,11 +196,6 @@ impl FreezeService for Grpc {
     }
 }
 
-/// Answers what no service is there for, on both faces.
-pub(crate) async fn nowhere(request: axum::extract::Request) -> crate::refusal::Refusal {
-    crate::refusal::Refusal::no_such_path(request.uri().path())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

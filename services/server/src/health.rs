@@ -1,23 +1,20 @@
-//! Whether the process lives (`/healthz`) and whether it can answer (`/readyz`, and
-//! `grpc.health.v1` for gRPC clients), without a token. One answer of the engine serves all
-//! probes of a second.
+//! Whether the process lives (`/livez`, `/healthz`) and whether it can do its work (`/readyz`, and
+//! `grpc.health.v1` for gRPC clients), without a token. Whether it lives depends on nothing else:
+//! a process that is restarted does not bring a database back.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Json, Router,
     extract::State,
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use colophon_domain::{Failure, Reason, Result};
+use colophon_domain::{Clock, Entropy, Failure, Reason, Result, Retry, SystemEntropy};
 use futures_util::{Stream, stream};
-use http::{Extensions, header};
-use tokio::sync::Mutex;
+use http::{Extensions, StatusCode};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic_health::pb::{
@@ -25,10 +22,7 @@ use tonic_health::pb::{
     health_server::Health,
 };
 
-use crate::{Releases, refusal::Refusal};
-
-/// No answer of the engine within this time is a no.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::{Probe, observe, readiness::Readiness, refusal::Refusal};
 
 /// Cancelled when the process begins to stop. [`crate::serve`] gives it to every request, so that
 /// the probes say so from then on and streams do not hold up the end.
@@ -41,64 +35,47 @@ impl Stopping {
     }
 }
 
-/// Asks the engine, but not more often than once in `max_age`.
-#[derive(Clone)]
-pub(crate) struct Readiness {
-    service: Arc<dyn Releases>,
+/// The probes alone, for a process that serves nothing else. Its condition is looked at once in
+/// `max_age`; from `stopping` on it is not ready.
+pub fn probes(
+    probe: Arc<dyn Probe>,
+    clock: Arc<dyn Clock>,
     max_age: Duration,
-    last: Arc<Mutex<Option<Observed>>>,
+    stopping: CancellationToken,
+) -> Router {
+    let routes = routes(Readiness::new(probe, clock, max_age)).fallback(observe::nowhere);
+    finished(routes, stopping)
 }
 
-#[derive(Clone, Copy)]
-struct Observed {
-    at: Instant,
-    missing: Option<Reason>,
+/// The probes in the place of the whole API, as long as the service is not ready to answer calls.
+pub fn starting(
+    probe: Arc<dyn Probe>,
+    clock: Arc<dyn Clock>,
+    max_age: Duration,
+    stopping: CancellationToken,
+) -> Router {
+    let not_yet = || async {
+        let text = "the service is starting: its database is not ready yet";
+        let pause = Retry::Wait(Duration::from_secs(1));
+        Refusal::from(Failure::new(Reason::DatabaseUnavailable, text).retry(pause))
+    };
+    finished(routes(Readiness::new(probe, clock, max_age)).fallback(not_yet), stopping)
 }
 
-impl Readiness {
-    pub(crate) fn new(service: Arc<dyn Releases>, max_age: Duration) -> Self {
-        Self { service, max_age, last: Arc::default() }
-    }
-
-    /// What is missing; `None` when calls can be answered. Only the reason is told to strangers.
-    async fn missing(&self) -> Option<Reason> {
-        // The lock is held over the question on purpose: probes that come meanwhile share it.
-        let mut last = self.last.lock().await;
-        if let Some(observed) = *last
-            && observed.at.elapsed() < self.max_age
-        {
-            return observed.missing;
-        }
-        let asked = tokio::time::timeout(PATIENCE, self.service.ready()).await;
-        let result = asked.unwrap_or_else(|_| {
-            Err(Failure::new(Reason::Timeout, "the engine does not say whether it is ready"))
-        });
-        let missing = result.as_ref().err().map(Failure::reason);
-        if last.map(|before| before.missing) != Some(missing) {
-            match &result {
-                Ok(()) => tracing::info!("ready"),
-                Err(failure) => {
-                    tracing::warn!(reason = missing.map(Reason::as_str), %failure, "not ready");
-                }
-            }
-        }
-        *last = Some(Observed { at: Instant::now(), missing });
-        missing
-    }
-
-    async fn status(&self, stopping: &Stopping) -> ServingStatus {
-        if !stopping.0.is_cancelled() && self.missing().await.is_none() {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        }
-    }
+fn finished(routes: Router, stopping: CancellationToken) -> Router {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
+    routes
+        // Inside of what the server says of itself: this port stays open until the work has ended.
+        .layer(Extension(Stopping(stopping)))
+        .layer(middleware::from_fn_with_state(entropy, observe::observe))
 }
 
-/// `/healthz` and `/readyz`.
+/// `/livez`, `/healthz` and `/readyz`.
 pub(crate) fn routes(readiness: Readiness) -> Router {
+    let alive = || get(|| async { Json(json!({ "status": "ok" })) });
     Router::new()
-        .route("/healthz", get(|| async { fine() }))
+        .route("/livez", alive())
+        .route("/healthz", alive())
         .route("/readyz", get(ready))
         .with_state(readiness)
 }
@@ -108,18 +85,15 @@ async fn ready(State(readiness): State<Readiness>, extensions: Extensions) -> Re
         let failure = Failure::new(Reason::Timeout, "the process is stopping");
         return Refusal::from(failure).into_response();
     }
-    match readiness.missing().await {
-        None => fine(),
-        Some(reason) => Refusal::with_status(
-            http::StatusCode::SERVICE_UNAVAILABLE,
-            Failure::new(reason, "calls cannot be answered for now"),
-        )
-        .into_response(),
-    }
-}
-
-fn fine() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], r#"{"status":"ok"}"#).into_response()
+    let condition = readiness.condition().await;
+    let Some(missing) = condition.missing() else {
+        let body = json!({ "status": condition.status(), "parts": condition.parts() });
+        return Json(body).into_response();
+    };
+    let text = format!("the {} is away since {}", missing.part, missing.since);
+    Refusal::with_status(StatusCode::SERVICE_UNAVAILABLE, Failure::new(missing.reason, text))
+        .parts(condition.parts())
+        .into_response()
 }
 
 /// The services that `grpc.health.v1` knows, besides the whole server (the empty name).
@@ -164,6 +138,14 @@ impl Health for Readiness {
 }
 
 impl Readiness {
+    async fn status(&self, stopping: &Stopping) -> ServingStatus {
+        if !stopping.0.is_cancelled() && self.condition().await.missing().is_none() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        }
+    }
+
     /// Waits until the status is another than `before`; `None` ends the stream, after the last
     /// word was that nothing is served any more.
     async fn change(
@@ -181,7 +163,7 @@ impl Readiness {
             if stopping.0.is_cancelled() {
                 return None;
             }
-            let pause = self.max_age.max(Duration::from_millis(100));
+            let pause = self.max_age().max(Duration::from_millis(100));
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stopping.0.cancelled() => {}

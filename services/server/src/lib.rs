@@ -12,6 +12,7 @@ mod guard;
 mod health;
 mod observe;
 mod page;
+mod readiness;
 mod refusal;
 mod rest;
 mod service;
@@ -22,7 +23,7 @@ mod token;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::middleware;
 use colophon_api::v1::{
     freeze_service_server::FreezeServiceServer, release_service_server::ReleaseServiceServer,
     tag_service_server::TagServiceServer,
@@ -31,8 +32,11 @@ use colophon_domain::{Clock, Entropy, SystemEntropy};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
+pub use axum::Router;
 pub use callers::{CallerConfig, Callers};
 pub use connections::{serve, serve_within};
+pub use health::{probes, starting};
+pub use readiness::{Part, Probe};
 pub use service::Releases;
 pub use settings::{ConnectionLimits, MESSAGE_LIMIT_BYTES, ServerSettings};
 pub use table::{Row, row};
@@ -46,7 +50,8 @@ pub fn router(
     settings: ServerSettings,
 ) -> Router {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
-    let readiness = health::Readiness::new(service.clone(), settings.ready_max_age);
+    let readiness =
+        readiness::Readiness::new(service.clone(), clock.clone(), settings.ready_max_age);
     let calls = Arc::new(calls::Calls::new(service, clock.clone()));
     let doorkeeper = guard::Doorkeeper { callers, clock };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
@@ -60,7 +65,7 @@ pub fn router(
         .merge(open_grpc_routes(readiness))
         .route_layer(middleware::from_fn(guard::only_grpc));
     rest.merge(grpc)
-        .fallback(grpc::nowhere)
+        .fallback(observe::nowhere)
         .layer(middleware::from_fn_with_state(entropy, observe::observe))
 }
 
@@ -79,7 +84,7 @@ fn grpc_routes(grpc: grpc::Grpc) -> Router {
 }
 
 /// The services that need no token: they tell what the published contract tells anyway.
-fn open_grpc_routes(readiness: health::Readiness) -> Router {
+fn open_grpc_routes(readiness: readiness::Readiness) -> Router {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(colophon_api::FILE_DESCRIPTOR_SET)

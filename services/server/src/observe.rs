@@ -160,13 +160,18 @@ fn record(
     }
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let probe = route.is_none_or(|route| {
-        matches!(route, "/healthz" | "/readyz") || route.starts_with("/grpc.health.")
+        matches!(route, "/livez" | "/healthz" | "/readyz") || route.starts_with("/grpc.health.")
     });
     if probe {
         tracing::debug!(took_ms, "answered");
     } else {
         tracing::info!(took_ms, "answered");
     }
+}
+
+/// Answers what no service is there for, on both faces.
+pub(crate) async fn nowhere(request: Request) -> Refusal {
+    Refusal::no_such_path(request.uri().path())
 }
 
 #[cfg(test)]

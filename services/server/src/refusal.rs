@@ -12,6 +12,7 @@ use axum::{
 use colophon_domain::{ErrorKind, Failure, Reason, Retry};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::Value;
 use tonic::Code;
 
 use crate::{observe::RequestId, table};
@@ -26,11 +27,12 @@ pub(crate) struct Refusal {
     status: Option<StatusCode>,
     code: Option<Code>,
     headers: HeaderMap,
+    parts: Option<Box<Value>>,
 }
 
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
-        Self { failure, status: None, code: None, headers: HeaderMap::new() }
+        Self { failure, status: None, code: None, headers: HeaderMap::new(), parts: None }
     }
 }
 
@@ -51,6 +53,13 @@ impl Refusal {
     #[must_use]
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
+        self
+    }
+
+    /// Adds how each part of the process is; on REST only.
+    #[must_use]
+    pub(crate) fn parts(mut self, parts: Value) -> Self {
+        self.parts = Some(Box::new(parts));
         self
     }
 
@@ -100,6 +109,7 @@ impl Refusal {
             field: shown.field,
             remedy: shown.remedy,
             instance: id.as_str(),
+            parts: self.parts.as_deref(),
         };
         // A map of texts and a number cannot fail to be written.
         let body = serde_json::to_vec(&problem).unwrap_or_default();
@@ -158,6 +168,8 @@ struct Problem<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<&'a str>,
     instance: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<&'a Value>,
 }
 
 /// What a caller is shown of a failure, the same on both faces.

@@ -10,9 +10,11 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use crate::Probe;
+
 /// The use cases behind the two faces. Who may call what is decided before they are reached,
 /// except that the engine applies the [`Visibility`] it is given.
-pub trait Releases: Send + Sync + 'static {
+pub trait Releases: Probe {
     /// Accepts a release, or finds the one that was accepted under the same idempotency key.
     fn create(
         &self,
@@ -89,7 +91,4 @@ pub trait Releases: Send + Sync + 'static {
         id: Uuid,
         reason: String,
     ) -> BoxFuture<'_, Result<FreezeView>>;
-
-    /// Whether calls can be answered; fails with what is missing.
-    fn ready(&self) -> BoxFuture<'_, Result<()>>;
 }

@@ -15,7 +15,7 @@ pub struct ServerSettings {
     /// less (`grpc-timeout`), never for more.
     #[serde(with = "humantime_serde")]
     pub call_timeout: Duration,
-    /// How long an answer of [`crate::Releases::ready`] is used again, so that probes without
+    /// How long a look at the parts of a [`crate::Probe`] is used again, so that probes without
     /// a token cannot load the database.
     #[serde(with = "humantime_serde")]
     pub ready_max_age: Duration,

@@ -14,7 +14,9 @@ use colophon_domain::{
     ReleaseQuery, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, Settlement,
     Tag, TagView, Visibility,
 };
-use colophon_server::{CallerConfig, Callers, ConnectionLimits, Releases, ServerSettings};
+use colophon_server::{
+    CallerConfig, Callers, ConnectionLimits, Part, Probe, Releases, ServerSettings,
+};
 use futures_util::future::BoxFuture;
 use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, macros::datetime};
@@ -69,6 +71,7 @@ pub struct Fake {
     find_freeze: Script<Uuid, Option<FreezeView>>,
     lift: Script<(Principal, Uuid, String), FreezeView>,
     ready: Script<(), ()>,
+    vault: Script<(), ()>,
     /// The methods called, in order.
     pub called: Mutex<Vec<&'static str>>,
 }
@@ -90,6 +93,7 @@ impl Default for Fake {
             find_freeze: script(|id| Ok(Some(FreezeView { id, ..freeze(1) }))),
             lift: script(|(_, id, _)| Ok(FreezeView { id, ..freeze(1) })),
             ready: script(|()| Ok(())),
+            vault: script(|()| Ok(())),
             called: Mutex::default(),
         }
     }
@@ -121,6 +125,7 @@ impl Fake {
         find_freeze(Uuid) -> Option<FreezeView>;
         lift((Principal, Uuid, String)) -> FreezeView;
         ready(()) -> ();
+        vault(()) -> ();
     }
 
     /// A release that answers when the test lets it.
@@ -233,9 +238,15 @@ impl Releases for Fake {
     ) -> BoxFuture<'_, Result<FreezeView>> {
         self.ask("lift", &self.lift, (caller, id, reason))
     }
+}
 
-    fn ready(&self) -> BoxFuture<'_, Result<()>> {
-        self.ask("ready", &self.ready, ())
+impl Probe for Fake {
+    fn parts(&self) -> Vec<Part<'_>> {
+        let part = |name, needed, look| Part { name, needed, look };
+        vec![
+            part("database", true, self.ask("ready", &self.ready, ())),
+            part("vault", false, self.ask("vault", &self.vault, ())),
+        ]
     }
 }
 

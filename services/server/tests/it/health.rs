@@ -64,7 +64,29 @@ async fn readiness_follows_the_engine_and_life_does_not() {
     assert!(!problem.to_string().contains("corp.lan"), "{problem}");
     let answered = grpc.check(check("")).await.unwrap().into_inner();
     assert_eq!(answered.status(), ServingStatus::NotServing);
-    answer(send(&server, Method::GET, "/healthz").await).await;
+    let part = &problem["parts"]["database"];
+    assert_eq!(part["reason"], "DATABASE_UNAVAILABLE", "{problem}");
+    assert_eq!(part["since"], "2026-11-03T14:02:00Z", "{problem}");
+    for path in ["/healthz", "/livez"] {
+        answer(send(&server, Method::GET, path).await).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_needed_makes_it_degraded_and_no_more() {
+    let fake = Fake::default()
+        .vault(|()| Err(Failure::new(Reason::VaultSealed, "https://vault.corp.lan is sealed")));
+    let server = Server::with(fake, always_asked(), ConnectionLimits::default()).await;
+    let body = answer(send(&server, Method::GET, "/readyz").await).await;
+    assert_eq!(
+        (&body["status"], &body["parts"]["database"]["status"]),
+        (&"degraded".into(), &"ok".into())
+    );
+    assert_eq!(body["parts"]["vault"]["reason"], "VAULT_SEALED", "{body}");
+    assert!(!body.to_string().contains("corp.lan"), "{body}");
+    let mut grpc = HealthClient::new(server.channel().await);
+    let answered = grpc.check(check("")).await.unwrap().into_inner();
+    assert_eq!(answered.status(), ServingStatus::Serving);
 }
 
 #[tokio::test]
@@ -75,7 +97,7 @@ async fn many_probes_are_one_question() {
     for response in futures_util::future::join_all(probes).await {
         answer(response).await;
     }
-    assert_eq!(server.called(), ["ready"]);
+    assert_eq!(server.called(), ["ready", "vault"]);
 }
 
 #[tokio::test]

@@ -157,7 +157,8 @@ fn private_ca() -> Tls {
 #[tokio::test]
 async fn a_private_ca_is_trusted_when_it_is_named_and_only_then() {
     let tls = private_ca();
-    let bao = Bao::start(BaoOptions { tls: Some(tls.clone()), ..BaoOptions::default() }).await.unwrap();
+    let bao =
+        Bao::start(BaoOptions { tls: Some(tls.clone()), ..BaoOptions::default() }).await.unwrap();
     bao.put_secret("ghcr", json!({ "username": "robot", "token": "t" })).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
