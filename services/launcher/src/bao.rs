@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Certificate, Client, Method};
+use reqwest::{Certificate, Client, Identity, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub struct BaoOptions {
     /// The certificate to serve with; plain HTTP without.
     pub tls: Option<Tls>,
+    /// Let in only clients with a certificate by this one's authority; this one is the launcher's
+    /// own. Needs `tls`.
+    pub client: Option<Tls>,
     /// Where it stays, with the port and the one after it for itself, and with its keys beside
     /// what they open; in a temporary folder, on any ports, without.
     pub kept: Option<Kept>,
@@ -77,13 +80,13 @@ impl Bao {
         let beside = kept.map(|kept| Kept { port: kept.port.saturating_add(1), ..kept.clone() });
         let cluster_port = Port::of(PART, beside.as_ref())?;
         let scheme = if options.tls.is_some() { "https" } else { "http" };
-        write_config(folder.path(), [&port, &cluster_port], options.tls.as_ref())?;
+        write_config(folder.path(), [&port, &cluster_port], &options)?;
         let nothing = SecretString::default();
         let mut bao = Self {
             port,
             _cluster_port: cluster_port,
             scheme,
-            client: client(options.tls.as_ref())?,
+            client: client(&options)?,
             unseal_key: nothing.clone(),
             root_token: nothing,
             server: None,
@@ -172,12 +175,26 @@ impl Bao {
     /// Any call of its API as root: `path` without `/v1/`. The answer is `null` where there is
     /// none.
     pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value> {
+        self.request_in(None, method, path, body).await
+    }
+
+    /// The same in a namespace.
+    pub async fn request_in(
+        &self,
+        namespace: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value> {
         let failed = |message: String| Error::refused(PART, format!("{method} {path}: {message}"));
         let url = format!("{}/v1/{path}", self.address());
         let mut request = self.client.request(method.clone(), url);
         let token = self.root_token.expose_secret();
         if !token.is_empty() {
             request = request.header("X-Vault-Token", token);
+        }
+        if let Some(namespace) = namespace {
+            request = request.header("X-Vault-Namespace", namespace);
         }
         if let Some(body) = body {
             request = request.json(&body);
@@ -284,20 +301,29 @@ impl Bao {
     }
 }
 
-fn write_config(folder: &Path, [port, cluster]: [&Port; 2], tls: Option<&Tls>) -> Result<()> {
+fn write_config(folder: &Path, [port, cluster]: [&Port; 2], options: &BaoOptions) -> Result<()> {
     let storage = folder.join("storage");
     std::fs::create_dir_all(&storage).map_err(Error::prepare(&storage))?;
     let mut listener = json!({ "address": port.address(), "cluster_address": cluster.address() });
-    let own = if let Some(tls) = tls {
-        let (cert, key) = tls.write(folder)?;
-        json!({ "tls_cert_file": cert, "tls_key_file": key })
-    } else {
-        json!({ "tls_disable": true })
+    let mut add = |own: Value| {
+        if let (Value::Object(listener), Value::Object(own)) = (&mut listener, own) {
+            listener.extend(own);
+        }
     };
-    if let (Value::Object(listener), Value::Object(own)) = (&mut listener, own) {
-        listener.extend(own);
+    if let Some(tls) = &options.tls {
+        let (cert, key) = tls.write(folder)?;
+        add(json!({ "tls_cert_file": cert, "tls_key_file": key }));
+    } else {
+        add(json!({ "tls_disable": true }));
     }
-    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let Some(own) = &options.client {
+        let authority = folder.join("clients.pem");
+        std::fs::write(&authority, &own.ca_pem).map_err(Error::prepare(&authority))?;
+        add(json!({
+            "tls_require_and_verify_client_cert": true, "tls_client_ca_file": authority,
+        }));
+    }
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
     let config = json!({
         "storage": { "raft": {
             "path": storage, "node_id": "only", "performance_multiplier": "1",
@@ -310,18 +336,19 @@ fn write_config(folder: &Path, [port, cluster]: [&Port; 2], tls: Option<&Tls>) -
     std::fs::write(&path, config.to_string()).map_err(Error::prepare(&path))
 }
 
-fn client(tls: Option<&Tls>) -> Result<Client> {
+fn client(options: &BaoOptions) -> Result<Client> {
     let failed = |error: reqwest::Error| Error::refused(PART, format!("no client: {error}"));
     let mut trusted = Vec::new();
-    if let Some(tls) = tls {
+    if let Some(tls) = &options.tls {
         trusted.push(Certificate::from_pem(tls.ca_pem.as_bytes()).map_err(failed)?);
     }
-    Client::builder()
-        .tls_certs_only(trusted)
-        .no_proxy()
-        .timeout(Duration::from_secs(30))
-        .build()
-        .map_err(failed)
+    let mut builder =
+        Client::builder().tls_certs_only(trusted).no_proxy().timeout(Duration::from_secs(30));
+    if let Some(own) = &options.client {
+        let pem = format!("{}\n{}", own.cert_pem, own.key_pem.expose_secret());
+        builder = builder.identity(Identity::from_pem(pem.as_bytes()).map_err(failed)?);
+    }
+    builder.build().map_err(failed)
 }
 
 fn text(answer: &Value, pointer: &str) -> Result<String> {

@@ -47,8 +47,8 @@ fn debian_postgres() -> Option<PathBuf> {
         .map(|(_, bin)| bin)
 }
 
-/// OpenBao's server program: `COLOPHON_BAO`, else `PATH`, else where `make setup` puts it.
-pub(crate) fn bao() -> Result<PathBuf> {
+/// OpenBao's program, server and command line in one: `COLOPHON_BAO`, else `PATH`, else where `make setup` puts it.
+pub fn bao() -> Result<PathBuf> {
     let named = env::var_os("COLOPHON_BAO").map(PathBuf::from);
     named
         .filter(is_file)

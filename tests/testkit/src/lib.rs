@@ -1,11 +1,13 @@
 //! What tests need around the real parts that `colophon-launcher` starts: certificates, a token
-//! service, images, a proxy that makes faults, a walker that checks registries by itself, and a
+//! service, a signer of tokens, a cluster that reviews them, images, a proxy that makes faults, a walker that checks registries by itself, and a
 //! search for secrets where none may be.
 //!
 //! The checks in here use nothing of the code under test.
 
+pub mod cluster;
 mod error;
 pub mod image;
+pub mod issuer;
 mod layout;
 pub mod link;
 pub mod peer;

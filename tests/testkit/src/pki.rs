@@ -39,10 +39,11 @@ impl Authority {
         &self.pem
     }
 
-    /// A certificate for a server on 127.0.0.1 and `localhost`.
+    /// A certificate for a server on 127.0.0.1 and `localhost`; clients may show it, too.
     pub fn issue(&self) -> Result<Tls> {
         let mut params = loopback("colophon test server")?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = key()?;
         let cert = params.signed_by(&key, &self.issuer).doing("signing a certificate")?;
         Ok(Tls {
