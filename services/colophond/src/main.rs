@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use colophon_domain::Failure;
 use colophon_server::new_token;
 use secrecy::ExposeSecret;
 
@@ -60,13 +61,22 @@ fn main() -> Result<()> {
     if let Command::Dev(args) = args.command {
         return runtime.block_on(dev::run(args));
     }
-    let config = Config::read(&args.config)?;
+    let config = Config::read(&args.config).map_err(with_key)?;
     logging::start(&config.log)?;
     runtime.block_on(run(args.command, config))
 }
 
+/// Says which key a value is wrong of, where the failure knows it.
+fn with_key(error: anyhow::Error) -> anyhow::Error {
+    let failure = error.downcast_ref::<Failure>();
+    match failure.and_then(|failure| failure.field_name().map(str::to_owned)) {
+        Some(key) => error.context(format!("the key {key}")),
+        None => error,
+    }
+}
+
 async fn run(command: Command, config: Config) -> Result<()> {
-    let parts = Parts::build(config)?;
+    let parts = Parts::build(config).map_err(with_key)?;
     match command {
         Command::Serve => parts.run(true, false).await,
         Command::Work => parts.run(false, true).await,

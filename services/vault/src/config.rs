@@ -1,10 +1,12 @@
 //! The configuration: where Vault is, how to log in, and which secret is for which repository.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, RepositoryPattern, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use url::{Host, Url};
+
+use crate::{AuthConfig, KvVersion, SecretPath, auth::is_word};
 
 /// A PAT stays in memory at most this long, whatever the configuration says.
 const CACHE_LIMIT: Duration = Duration::from_mins(5);
@@ -22,12 +24,22 @@ pub struct VaultConfig {
     /// A PEM file with the certificate authorities to trust, instead of the system's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// The namespace (Vault Enterprise, `OpenBao`).
+    /// A PEM file with the certificate that this process shows to Vault, where Vault wants one.
+    #[serde(default)]
+    pub client_cert_file: Option<PathBuf>,
+    /// A PEM file with that certificate's private key.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+    /// The namespace (Vault Enterprise, `OpenBao`) to log in to, and to read from unless a rule
+    /// names another one.
     #[serde(default)]
     pub namespace: Option<String>,
-    /// Where the KV version 2 engine is mounted.
+    /// Where the key-value engine is mounted, unless a rule names another mount.
     #[serde(default = "default_mount")]
     pub mount: SecretPath,
+    /// The version of that engine, unless a rule names another one.
+    #[serde(default)]
+    pub kv_version: KvVersion,
     /// How to log in.
     pub auth: AuthConfig,
     /// How long a PAT is kept in memory, at most 5 minutes.
@@ -41,31 +53,6 @@ pub struct VaultConfig {
     /// reading; it may have been replaced since the last one.
     #[serde(default = "default_reread_interval", with = "humantime_serde")]
     pub reread_interval: Duration,
-}
-
-/// The section `[vault.auth]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
-pub enum AuthConfig {
-    /// A token that something else provides. Exactly one of the two is given.
-    Token {
-        /// A file with the token in one line, read again at every login.
-        #[serde(default)]
-        token_file: Option<PathBuf>,
-        /// The name of an environment variable with the token.
-        #[serde(default)]
-        token_env: Option<String>,
-    },
-    /// The `AppRole` method.
-    AppRole {
-        /// Where the method is mounted.
-        #[serde(default = "default_approle_mount")]
-        mount: SecretPath,
-        /// The role's id; not a secret.
-        role_id: String,
-        /// A file with the secret id in one line, read again at every login.
-        secret_id_file: PathBuf,
-    },
 }
 
 /// One entry of `[[registry.credentials]]`: which secret is for which repositories of a registry.
@@ -82,6 +69,15 @@ pub struct CredentialRule {
     /// The secret for writing. Neither means that the repositories are anonymous.
     #[serde(default)]
     pub push: Option<SecretPath>,
+    /// The mount that these secrets are in; the one of `[vault]` if it is not given.
+    #[serde(default)]
+    pub mount: Option<SecretPath>,
+    /// The version of the key-value engine there; the one of `[vault]` if it is not given.
+    #[serde(default)]
+    pub kv_version: Option<KvVersion>,
+    /// The namespace that these secrets are in; the one of `[vault]` if it is not given.
+    #[serde(default)]
+    pub namespace: Option<String>,
     /// The field of the secret that holds the username.
     #[serde(default = "default_username_field")]
     pub username_field: String,
@@ -90,62 +86,8 @@ pub struct CredentialRule {
     pub token_field: String,
 }
 
-/// A path in Vault: words of letters, digits and `. _ ~ @ + = : , -` between slashes. The path of
-/// a secret is below the mount and without `data/`, as in `vault kv get`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SecretPath(String);
-
-impl SecretPath {
-    /// The text form.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SecretPath {
-    type Err = Failure;
-
-    fn from_str(text: &str) -> Result<Self> {
-        // Nothing that a URL would read as something else than a part of its path.
-        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"._~@+=:,-".contains(&byte);
-        let word =
-            |part: &str| !part.is_empty() && part != "." && part != ".." && part.bytes().all(known);
-        if text.len() <= 512 && text.split('/').all(word) {
-            return Ok(Self(text.to_owned()));
-        }
-        let shown: String = text.chars().take(80).collect();
-        Err(Failure::invalid("path", format!("{shown:?} is not a path in Vault"))
-            .remedy("give words between slashes, without one at either end: registries/ghcr"))
-    }
-}
-
-impl TryFrom<String> for SecretPath {
-    type Error = Failure;
-
-    fn try_from(text: String) -> Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<SecretPath> for String {
-    fn from(path: SecretPath) -> Self {
-        path.0
-    }
-}
-
-impl fmt::Display for SecretPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 fn default_mount() -> SecretPath {
-    SecretPath("secret".to_owned())
-}
-
-fn default_approle_mount() -> SecretPath {
-    SecretPath("approle".to_owned())
+    SecretPath::constant("secret")
 }
 
 fn default_cache_ttl() -> Duration {
@@ -177,10 +119,22 @@ impl VaultConfig {
     /// Checks what the types cannot say. Nothing is read or connected to.
     pub fn validate(&self) -> Result<()> {
         self.check_address()?;
-        let word =
-            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if self.namespace.as_deref().is_some_and(|namespace| !word(namespace)) {
+        if self.namespace.as_deref().is_some_and(|namespace| !is_word(namespace)) {
             return Err(Failure::invalid("vault.namespace", "the namespace is empty or not ASCII"));
+        }
+        let (cert, key) = (&self.client_cert_file, &self.client_key_file);
+        if let (Some(_), None) | (None, Some(_)) = (cert, key) {
+            let missing = if cert.is_none() { "client_cert_file" } else { "client_key_file" };
+            return Err(Failure::invalid(
+                format!("vault.{missing}"),
+                "a client's certificate and its key are given both or not at all",
+            ));
+        }
+        if cert.is_some() && self.address.scheme() != "https" {
+            return Err(Failure::invalid(
+                "vault.client_cert_file",
+                "a client shows its certificate over https only",
+            ));
         }
         if self.pat_cache_ttl.is_zero() || self.pat_cache_ttl > CACHE_LIMIT {
             return Err(Failure::invalid(
@@ -191,22 +145,7 @@ impl VaultConfig {
         if self.request_timeout.is_zero() {
             return Err(Failure::invalid("vault.request_timeout", "a request takes some time"));
         }
-        match &self.auth {
-            AuthConfig::Token { token_file, token_env } => {
-                if token_file.is_some() == token_env.is_some() {
-                    return Err(Failure::invalid(
-                        "vault.auth",
-                        "the method `token` needs exactly one of token_file and token_env",
-                    ));
-                }
-            }
-            AuthConfig::AppRole { role_id, .. } => {
-                if !word(role_id) {
-                    return Err(Failure::invalid("vault.auth.role_id", "there is no role id"));
-                }
-            }
-        }
-        Ok(())
+        self.auth.validate()
     }
 
     fn check_address(&self) -> Result<()> {
@@ -266,9 +205,8 @@ mod tests {
         assert_eq!(config.mount.as_str(), "secret");
         assert_eq!(config.pat_cache_ttl, Duration::from_mins(1));
         assert_eq!(config.request_timeout, Duration::from_secs(5));
-        assert!(
-            matches!(config.auth, AuthConfig::AppRole { mount, .. } if mount.as_str() == "approle")
-        );
+        assert_eq!(config.kv_version, KvVersion::Two);
+        assert!(matches!(config.auth, AuthConfig::AppRole { .. }));
     }
 
     #[test]
@@ -305,25 +243,14 @@ mod tests {
             ("address = 'https://v'\nnamespace = \"a\\nb\"", token),
             ("address = 'https://v'\nmount = '/secret/'", token),
             ("address = 'https://v'\ntypo = 1", token),
+            ("address = 'https://v'\nkv_version = 3", token),
+            ("address = 'https://v'\nclient_cert_file = 'c'", token),
+            ("address = 'https://v'\nclient_key_file = 'k'", token),
+            ("address = 'http://[::1]'\nclient_cert_file = 'c'\nclient_key_file = 'k'", token),
             (https, "[auth]\nmethod = 'token'"),
-            (https, "[auth]\nmethod = 'token'\ntoken_env = 'A'\ntoken_file = 'b'"),
-            (https, "[auth]\nmethod = 'token'\ntoken = 'a'"),
-            (https, "[auth]\nmethod = 'approle'\nrole_id = ''\nsecret_id_file = 'b'"),
             (https, "[auth]\nmethod = 'password'"),
         ] {
             assert!(section(head, auth).is_err(), "{head} {auth}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_words_between_slashes() {
-        for text in ["a", "registries/ghcr.io/team-a", "a_b/c@d"] {
-            assert!(text.parse::<SecretPath>().is_ok(), "{text}");
-        }
-        for text in
-            ["", "/a", "a/", "a//b", "a/../b", "a?b", "a#b", "a%2fb", "a b", "a\nb", "\u{e9}"]
-        {
-            assert!(text.parse::<SecretPath>().is_err(), "{text}");
         }
     }
 }

@@ -2,8 +2,6 @@
 //! and made anew when it cannot be renewed, ends, or Vault refuses it.
 
 use std::{
-    env,
-    path::Path,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -19,8 +17,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    AuthConfig, SecretPath,
-    secret::{Unusable, from_file, header_token, secret},
+    login::log_in,
+    place::Place,
     trouble::Trouble,
     wire::{Fields, Refusal, Wire},
 };
@@ -38,7 +36,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(token: SecretString, life_s: u64, renewable: bool) -> Self {
+    pub(crate) fn new(token: SecretString, life_s: u64, renewable: bool) -> Self {
         let life = (life_s > 0).then(|| Duration::from_secs(life_s));
         Self { token, obtained: Instant::now(), life, renewable: renewable && life.is_some() }
     }
@@ -85,39 +83,40 @@ impl Sessions {
     }
 
     /// Reads a secret. A refused token is replaced once, and the reading repeated.
-    pub(crate) async fn read(&self, path: &SecretPath) -> Result<Fields, Trouble> {
+    pub(crate) async fn read(&self, place: &Place) -> Result<Fields, Trouble> {
         let asked = Instant::now();
         let session = self.session().await?;
-        let refusal = match self.wire.read(&session.token, path).await {
+        let refusal = match self.wire.read(&session.token, place).await {
             Ok(fields) => return Ok(fields),
             Err(refusal) => refusal,
         };
         // A login that was made for this very reading would only be made again.
         let worn = refusal.is_forbidden() && session.obtained < asked;
         if worn && let Some(next) = self.replace(&session).await? {
-            let read = self.wire.read(&next.token, path).await;
-            return read.map_err(|refusal| self.unreadable(&refusal, path));
+            let read = self.wire.read(&next.token, place).await;
+            return read.map_err(|refusal| self.unreadable(&refusal, place));
         }
-        Err(self.unreadable(&refusal, path))
+        Err(self.unreadable(&refusal, place))
     }
 
     /// What a refused reading means.
-    fn unreadable(&self, refusal: &Refusal, path: &SecretPath) -> Trouble {
+    fn unreadable(&self, refusal: &Refusal, place: &Place) -> Trouble {
         if let Some(outage) = refusal.outage(self.wire.address()) {
             return outage;
         }
-        let mount = &self.wire.config().mount;
         match refusal {
             Refusal::Status { code: 404, .. } => Trouble::missing(
-                format!("there is no secret {path} at the mount {mount} of Vault"),
-                "write it there, or correct the path in the registry's credentials (below the \
-                 mount, without data/)",
+                format!("there is no secret {place}"),
+                "write it there, or correct the path (below the mount, without data/), mount, \
+                 kv_version or namespace in the registry's credentials",
             ),
             Refusal::Status { code, .. } => Trouble::denied(
-                format!("Vault refuses ({code}) to let us read {path} at the mount {mount}"),
+                format!("Vault refuses ({code}) to let us read {place}"),
                 format!(
-                    "grant the capability \"read\" on {mount}/data/{path} in the policy of \
-                     Colophon's login"
+                    "grant the capability \"read\" on {} in the policy of Colophon's login, if \
+                     that is the path: kv_version is {}",
+                    place.policy_path(),
+                    u64::from(place.kv_version)
                 ),
             ),
             Refusal::Unreachable(..) | Refusal::Garbled => {
@@ -162,7 +161,7 @@ impl Sessions {
         if let Some((_, trouble)) = last.failed.as_ref().filter(|(ended, _)| *ended >= asked) {
             return Err(trouble.clone());
         }
-        match self.new_session().await {
+        match log_in(&self.wire).await {
             Ok(session) => {
                 let ttl_s = session.life.map(|life| life.as_secs());
                 info!(ttl_s, renewable = session.renewable, "logged in to Vault");
@@ -183,83 +182,6 @@ impl Sessions {
             tokio::spawn(keep(self.me.clone(), self.current.subscribe()));
         }
         session
-    }
-
-    async fn new_session(&self) -> Result<Session, Trouble> {
-        match &self.wire.config().auth {
-            AuthConfig::Token { token_file: Some(path), .. } => {
-                let token = from_file(path).and_then(header_token);
-                self.adopt(token, &format!("file {}", path.display())).await
-            }
-            AuthConfig::Token { token_env, .. } => {
-                let name = token_env.as_deref().unwrap_or_default();
-                let token = env::var(name).map_err(|_| Unusable::Empty).and_then(header_token);
-                self.adopt(token, &format!("environment variable {name}")).await
-            }
-            AuthConfig::AppRole { mount, role_id, secret_id_file } => {
-                self.approle(mount, role_id, secret_id_file).await
-            }
-        }
-    }
-
-    /// Takes a token that something else provides, and asks Vault how long it lives.
-    async fn adopt(
-        &self,
-        token: Result<SecretString, Unusable>,
-        from: &str,
-    ) -> Result<Session, Trouble> {
-        let token = token.map_err(|fault| {
-            Trouble::denied(
-                format!("there is no token for Vault: the {from} {fault}"),
-                "put a token for Vault there, in one line",
-            )
-        })?;
-        match self.wire.look_up(&token).await {
-            Ok(found) => Ok(Session::new(token, found.ttl, found.renewable.unwrap_or(false))),
-            // A token may lack the right to look at itself; the reading will tell what it is good
-            // for, and its end then shows as a refusal.
-            Err(refusal) if refusal.is_forbidden() => Ok(Session::new(token, 0, false)),
-            Err(refusal) => Err(refusal.outage(self.wire.address()).unwrap_or_else(|| {
-                Trouble::denied(
-                    format!("Vault does not know the token of the {from}"),
-                    "put a valid token for Vault there",
-                )
-            })),
-        }
-    }
-
-    async fn approle(
-        &self,
-        mount: &SecretPath,
-        role_id: &str,
-        secret_id_file: &Path,
-    ) -> Result<Session, Trouble> {
-        let secret_id = from_file(secret_id_file).and_then(secret).map_err(|fault| {
-            Trouble::denied(
-                format!(
-                    "there is no secret id for Vault: the file {} {fault}",
-                    secret_id_file.display()
-                ),
-                "put the AppRole's secret id there, in one line",
-            )
-        })?;
-        let auth = self.wire.login(mount, role_id, &secret_id).await.map_err(|refusal| {
-            refusal.outage(self.wire.address()).unwrap_or_else(|| {
-                Trouble::denied(
-                    format!("Vault refuses the AppRole login at auth/{mount}"),
-                    format!(
-                        "look whether vault.auth.role_id is right and the secret id in {} is \
-                         still valid",
-                        secret_id_file.display()
-                    ),
-                )
-            })
-        })?;
-        let token = header_token(auth.client_token).map_err(|fault| {
-            let what = format!("gave a token that {fault}");
-            Trouble::away(self.wire.address(), &what, "look whether vault.address names Vault")
-        })?;
-        Ok(Session::new(token, auth.lease_duration, auth.renewable))
     }
 
     /// Lengthens or replaces the current session before it ends.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
-    CredentialRule, SecretPath, VaultConfig, secret, session::Sessions, trouble::Trouble,
+    CredentialRule, VaultConfig, place::Place, secret, session::Sessions, trouble::Trouble,
     wire::Fields,
 };
 
@@ -26,7 +26,7 @@ static VERSIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Where one credential comes from, and what was read there last.
 pub(crate) struct Slot {
-    path: SecretPath,
+    place: Place,
     username_field: String,
     token_field: String,
     known: Mutex<Known>,
@@ -58,24 +58,23 @@ enum Next {
 }
 
 impl Slot {
-    pub(crate) fn new(path: &SecretPath, rule: &CredentialRule) -> Self {
+    pub(crate) fn new(place: Place, rule: &CredentialRule) -> Self {
         Self {
-            path: path.clone(),
+            place,
             username_field: rule.username_field.clone(),
             token_field: rule.token_field.clone(),
             known: Mutex::default(),
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn path(&self) -> &str {
-        self.path.as_str()
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Whether the other one reads the same fields of the same secret.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (&self.path, &self.username_field, &self.token_field)
-            == (&other.path, &other.username_field, &other.token_field)
+        (&self.place, &self.username_field, &self.token_field)
+            == (&other.place, &other.username_field, &other.token_field)
     }
 
     /// The credential: from memory while that is fresh and not the version that was refused.
@@ -118,7 +117,7 @@ impl Slot {
         if refused.is_some() && refused == known.version.map(|(version, _)| version) {
             known.reread_at = Some(began);
         }
-        match sessions.read(&self.path).await.and_then(|fields| self.extract(fields, sessions)) {
+        match sessions.read(&self.place).await.and_then(|fields| self.extract(fields)) {
             Ok((username, token)) => {
                 let credential = known.take(username, token, began);
                 self.forget_later(sessions, began);
@@ -146,18 +145,10 @@ impl Slot {
         });
     }
 
-    fn extract(
-        &self,
-        mut fields: Fields,
-        sessions: &Sessions,
-    ) -> Result<(String, SecretString), Trouble> {
-        let mount = &sessions.wire().config().mount;
+    fn extract(&self, mut fields: Fields) -> Result<(String, SecretString), Trouble> {
         let unusable = |field: &str, fault: &str| {
             Trouble::missing(
-                format!(
-                    "the field {field} of the secret {} at the mount {mount} of Vault {fault}",
-                    self.path
-                ),
+                format!("the field {field} of the secret {} {fault}", self.place),
                 format!("write the field {field} to that secret, as text in one line"),
             )
         };
@@ -251,7 +242,9 @@ mod tests {
     async fn the_token_is_dropped_when_its_time_is_over_though_nobody_asks() {
         let sessions = Sessions::new(wire());
         let rule: CredentialRule = toml::from_str("push = 'a'").unwrap();
-        let slot = Arc::new(Slot::new(rule.push.as_ref().unwrap(), &rule));
+        let config = sessions.wire().config();
+        let place = Place::new(rule.push.as_ref().unwrap(), &rule, config);
+        let slot = Arc::new(Slot::new(place, &rule));
         let ttl = sessions.wire().config().pat_cache_ttl;
         let held = async || slot.known.lock().await.credential.is_some();
         let second = Duration::from_secs(1);

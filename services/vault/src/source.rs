@@ -10,7 +10,8 @@ use colophon_domain::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    CredentialRule, SecretPath, VaultConfig, VaultHealth, session::Sessions, slot::Slot, wire::Wire,
+    CredentialRule, SecretPath, VaultConfig, VaultHealth, auth::is_word, place::Place,
+    session::Sessions, slot::Slot, wire::Wire,
 };
 
 /// A rule with its secrets; rules that name the same secret share it.
@@ -37,7 +38,9 @@ impl Vault {
         let mut slots = Vec::new();
         let rules = rules
             .into_iter()
-            .map(|(host, rules)| prepared(&host, &rules, &mut slots).map(|rules| (host, rules)))
+            .map(|(host, rules)| {
+                prepared(&host, &rules, &config, &mut slots).map(|rules| (host, rules))
+            })
             .collect::<Result<_>>()?;
         Ok(Arc::new(Self { sessions: Sessions::new(Wire::new(config)?), rules }))
     }
@@ -89,6 +92,7 @@ impl CredentialSource for Vault {
 fn prepared(
     host: &RegistryHost,
     rules: &[CredentialRule],
+    config: &VaultConfig,
     slots: &mut Vec<Arc<Slot>>,
 ) -> Result<Vec<Rule>> {
     let mut prepared: Vec<Rule> = Vec::with_capacity(rules.len());
@@ -106,19 +110,42 @@ fn prepared(
                 format!("an entry of {host} for {} has an empty field name", rule.repositories),
             ));
         }
-        let mut slot = |path: &Option<SecretPath>| {
-            let wanted = Slot::new(path.as_ref()?, rule);
-            if let Some(known) = slots.iter().find(|known| known.is_same(&wanted)) {
-                return Some(known.clone());
-            }
-            let wanted = Arc::new(wanted);
-            slots.push(wanted.clone());
-            Some(wanted)
+        if rule.namespace.as_deref().is_some_and(|namespace| !is_word(namespace)) {
+            return Err(Failure::invalid(
+                "registry.credentials.namespace",
+                format!(
+                    "the namespace of the entry of {host} for {} is empty or not ASCII",
+                    rule.repositories
+                ),
+            ));
+        }
+        let mut slot = |path: &Option<SecretPath>| match path {
+            Some(path) => shared(Place::new(path, rule, config), rule, slots).map(Some),
+            None => Ok(None),
         };
-        let (pull, push) = (slot(&rule.pull), slot(&rule.push));
+        let (pull, push) = (slot(&rule.pull)?, slot(&rule.push)?);
         prepared.push(Rule { repositories: rule.repositories.clone(), pull, push });
     }
     Ok(prepared)
+}
+
+/// The slot of a secret, which all rules share that name it.
+fn shared(place: Place, rule: &CredentialRule, slots: &mut Vec<Arc<Slot>>) -> Result<Arc<Slot>> {
+    let beside = slots.iter().map(|slot| slot.place()).find(|other| other.is_beside(&place));
+    if beside.is_some_and(|other| other.kv_version != place.kv_version) {
+        return Err(Failure::invalid(
+            "registry.credentials.kv_version",
+            format!("two entries give the mount {} different versions", place.mount),
+        )
+        .remedy("`vault secrets list -detailed` shows which one it is, as options"));
+    }
+    let wanted = Slot::new(place, rule);
+    if let Some(known) = slots.iter().find(|known| known.is_same(&wanted)) {
+        return Ok(known.clone());
+    }
+    let wanted = Arc::new(wanted);
+    slots.push(wanted.clone());
+    Ok(wanted)
 }
 
 #[cfg(test)]
@@ -149,7 +176,9 @@ mod tests {
         .unwrap();
         let path = |repository: &str, access| {
             let repository = Repository::parse(repository).unwrap();
-            vault.slot(&repository, access).map(|slot| slot.map(|slot| slot.path().to_owned()))
+            vault
+                .slot(&repository, access)
+                .map(|slot| slot.map(|slot| slot.place().path.to_string()))
         };
         for (repository, pull, push) in [
             ("ghcr.io/team-b/x", Some("all"), Some("all")),
@@ -190,5 +219,29 @@ mod tests {
         let twice = "[[credentials]]\npush = 'a'\n[[credentials]]\npush = 'b'";
         assert!(vault(twice).err().unwrap().message().contains("ghcr.io"));
         assert!(vault("[[credentials]]\ntoken_field = ''\npush = 'a'").is_err());
+    }
+
+    #[test]
+    fn secrets_in_other_mounts_are_others_and_a_mount_has_one_version() {
+        let vault_of = |more: &str| {
+            vault(&format!(
+                "[[credentials]]\npush = 'one'\n[[credentials]]\nrepositories = 'a/*'\npush = 'one'\n{more}"
+            ))
+        };
+        let same = |more: &str| {
+            let vault = vault_of(more).unwrap();
+            let slot = |name: &str| {
+                let repository = Repository::parse(&format!("ghcr.io/{name}")).unwrap();
+                vault.slot(&repository, Access::Push).unwrap().unwrap().clone()
+            };
+            Arc::ptr_eq(&slot("a/x"), &slot("b/x"))
+        };
+        assert!(same("") && same("mount = 'secret'") && same("kv_version = 2"));
+        assert!(!same("mount = 'kv'") && !same("namespace = 'team'"));
+        assert!(!same("mount = 'kv'\nkv_version = 1"));
+        for (more, key) in [("kv_version = 1", "kv_version"), ("namespace = ''", "namespace")] {
+            let failure = vault_of(more).err().unwrap();
+            assert!(failure.field_name().unwrap().ends_with(key), "{failure}");
+        }
     }
 }

@@ -1,24 +1,22 @@
-//! The requests to Vault: one HTTP client with time-outs, no redirects and the configured CA, and
-//! on it vaultrs for the API. What comes back as an error is reduced to its status: the bodies
-//! may hold what must not be logged.
+//! The requests to Vault: one HTTP client, and on it vaultrs for the API. What comes back as an
+//! error is reduced to its status: the bodies may hold what must not be logged.
 
-use std::{collections::HashMap, error::Error as StdError, fs, time::Duration};
+use std::{collections::HashMap, error::Error as StdError};
 
-use colophon_domain::{Failure, Result};
-use reqwest::{Certificate, redirect::Policy};
+use colophon_domain::Result;
 use rustify::{clients::reqwest::Client as RustifyClient, errors::ClientError as RustifyError};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tracing::{instrument::WithSubscriber as _, subscriber::NoSubscriber};
 use vaultrs::{
     api::{AuthInfo, EndpointMiddleware, token::responses::LookupTokenResponse},
-    auth::approle,
+    auth::{approle, kubernetes, oidc},
     client::{VaultClient, VaultClientSettings},
     error::ClientError,
-    kv2, token,
+    kv1, kv2, token,
 };
 
-use crate::{SecretPath, VaultConfig, trouble::Trouble};
+use crate::{KvVersion, SecretPath, VaultConfig, http::Http, place::Place, trouble::Trouble};
 
 /// How Vault is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +47,7 @@ pub(crate) type Fields = HashMap<String, Value>;
 
 /// Sends requests to one Vault.
 pub(crate) struct Wire {
-    http: reqwest::Client,
+    http: Http,
     config: VaultConfig,
     address: String,
 }
@@ -58,7 +56,7 @@ impl Wire {
     pub(crate) fn new(config: VaultConfig) -> Result<Self> {
         config.validate()?;
         let address = config.shown_address();
-        Ok(Self { http: http_client(&config)?, config, address })
+        Ok(Self { http: Http::new(&config)?, config, address })
     }
 
     pub(crate) fn config(&self) -> &VaultConfig {
@@ -73,24 +71,58 @@ impl Wire {
     pub(crate) async fn read(
         &self,
         token: &SecretString,
-        path: &SecretPath,
+        place: &Place,
     ) -> Result<Fields, Refusal> {
-        let client = self.client(Some(token));
-        kv2::read(&client, self.config.mount.as_str(), path.as_str())
-            .with_subscriber(NoSubscriber::new())
-            .await
-            .map_err(refusal)
+        let client = self.client(Some(token), place.namespace.as_deref());
+        let (mount, path) = (place.mount.as_str(), place.path.as_str());
+        let fields = match place.kv_version {
+            KvVersion::One => {
+                kv1::get(&client, mount, path).with_subscriber(NoSubscriber::new()).await
+            }
+            KvVersion::Two => {
+                kv2::read(&client, mount, path).with_subscriber(NoSubscriber::new()).await
+            }
+        };
+        fields.map_err(refusal)
     }
 
     /// Logs in with a role id and a secret id.
-    pub(crate) async fn login(
+    pub(crate) async fn approle(
         &self,
         mount: &SecretPath,
         role_id: &str,
         secret_id: &SecretString,
     ) -> Result<AuthInfo, Refusal> {
-        let client = self.client(None);
+        let client = self.client(None, self.namespace());
         approle::login(&client, mount.as_str(), role_id, secret_id.expose_secret())
+            .with_subscriber(NoSubscriber::new())
+            .await
+            .map_err(refusal)
+    }
+
+    /// Logs in with the token of a service account.
+    pub(crate) async fn kubernetes(
+        &self,
+        mount: &SecretPath,
+        role: &str,
+        jwt: &SecretString,
+    ) -> Result<AuthInfo, Refusal> {
+        let client = self.client(None, self.namespace());
+        kubernetes::login(&client, mount.as_str(), role, jwt.expose_secret())
+            .with_subscriber(NoSubscriber::new())
+            .await
+            .map_err(refusal)
+    }
+
+    /// Logs in with a token of an issuer that Vault trusts.
+    pub(crate) async fn jwt(
+        &self,
+        mount: &SecretPath,
+        role: &str,
+        jwt: &SecretString,
+    ) -> Result<AuthInfo, Refusal> {
+        let client = self.client(None, self.namespace());
+        oidc::login(&client, mount.as_str(), jwt.expose_secret(), Some(role.to_owned()))
             .with_subscriber(NoSubscriber::new())
             .await
             .map_err(refusal)
@@ -101,13 +133,13 @@ impl Wire {
         &self,
         token: &SecretString,
     ) -> Result<LookupTokenResponse, Refusal> {
-        let client = self.client(Some(token));
+        let client = self.client(Some(token), self.namespace());
         token::lookup_self(&client).with_subscriber(NoSubscriber::new()).await.map_err(refusal)
     }
 
     /// Lengthens the life of a token.
     pub(crate) async fn renew(&self, token: &SecretString) -> Result<AuthInfo, Refusal> {
-        let client = self.client(Some(token));
+        let client = self.client(Some(token), self.namespace());
         token::renew_self(&client, None).with_subscriber(NoSubscriber::new()).await.map_err(refusal)
     }
 
@@ -115,7 +147,7 @@ impl Wire {
     pub(crate) async fn health(&self) -> VaultHealth {
         let mut url = self.config.address.clone();
         url.set_path("/v1/sys/health");
-        match self.http.get(url).send().await {
+        match self.http.client(&self.config).get(url).send().await {
             Ok(answer) => match answer.status().as_u16() {
                 200 | 429 | 473 => VaultHealth::Active,
                 501 => VaultHealth::Uninitialised,
@@ -127,10 +159,15 @@ impl Wire {
         }
     }
 
+    /// The namespace of the login.
+    fn namespace(&self) -> Option<&str> {
+        self.config.namespace.as_deref()
+    }
+
     /// A vaultrs client for one request. It keeps the token as a plain `String`, so it does not
     /// live longer than that. Each call on it runs without a subscriber: vaultrs logs every
     /// refusal as an error of its own, and a failure is logged once, where it is handled.
-    fn client(&self, token: Option<&SecretString>) -> VaultClient {
+    fn client(&self, token: Option<&SecretString>, namespace: Option<&str>) -> VaultClient {
         let config = &self.config;
         let settings = VaultClientSettings {
             address: config.address.clone(),
@@ -148,47 +185,11 @@ impl Wire {
             token: token.map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
             version: "v1".to_owned(),
             wrap: None,
-            namespace: config.namespace.clone(),
+            namespace: namespace.map(str::to_owned),
         };
-        let http = RustifyClient::new(config.address.as_str(), self.http.clone());
+        let http = RustifyClient::new(config.address.as_str(), self.http.client(config));
         VaultClient { http, middle, settings }
     }
-}
-
-fn http_client(config: &VaultConfig) -> Result<reqwest::Client> {
-    let secure = config.address.scheme() == "https";
-    let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("colophon/", env!("CARGO_PKG_VERSION")))
-        .timeout(config.request_timeout)
-        .connect_timeout(config.request_timeout)
-        .pool_idle_timeout(Duration::from_mins(1))
-        // A redirect would carry the token to whatever host it names.
-        .redirect(Policy::none())
-        .https_only(secure);
-    if config.is_loopback() {
-        builder = builder.no_proxy();
-    }
-    if let Some(path) = config.ca_file.as_ref().filter(|_| secure) {
-        let unusable = |what: String| {
-            Failure::invalid("vault.ca_file", format!("{}: {what}", path.display()))
-                .remedy("give a PEM file with the certificates of the authorities to trust")
-        };
-        let pem = fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let authorities = Certificate::from_pem_bundle(&pem)
-            .map_err(|error| unusable("no PEM certificates".to_owned()).caused_by(error))?;
-        if authorities.is_empty() {
-            return Err(unusable("holds no certificate".to_owned()));
-        }
-        builder = builder.tls_certs_only(authorities);
-    } else if !secure {
-        // Without this the client looks for the system's authorities, which a small image has not.
-        builder = builder.tls_certs_only([]);
-    }
-    builder.build().map_err(|error| {
-        Failure::invalid("vault", "no HTTP client for Vault can be made")
-            .remedy("install the system's CA certificates, or name a vault.ca_file")
-            .caused_by(error)
-    })
 }
 
 /// Reduces an error of vaultrs to what may be kept of it.
@@ -278,7 +279,7 @@ impl Refusal {
             Self::Garbled => Some(Trouble::away(
                 address,
                 "gives an answer that is not Vault's",
-                "look whether vault.address names Vault itself and the mount is KV version 2",
+                "look whether vault.address names Vault itself, and kv_version is that of the mount",
             )),
         }
     }

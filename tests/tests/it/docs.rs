@@ -172,6 +172,8 @@ async fn every_key_of_the_configuration_is_described() {
         ("[vault]", "[vault]".to_owned()),
         ("[vault.auth]", format!("{vault}\"approle\"")),
         ("[vault.auth]", format!("{vault}\"token\"")),
+        ("[vault.auth]", format!("{vault}\"kubernetes\"")),
+        ("[vault.auth]", format!("{vault}\"jwt\"")),
         ("[[registry]]", "[[registry]]\nhost = \"ghcr.io\"".to_owned()),
         (
             "[[registry.credentials]]",
@@ -200,6 +202,24 @@ async fn every_key_of_the_configuration_is_described() {
         .filter(|title| !title.contains('.'))
         .collect();
     assert_eq!(sections, known_keys(folder, "").await);
+}
+
+#[tokio::test]
+async fn a_value_that_is_wrong_is_named_by_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = "[database]\nurl = \"postgres://db/c\"\n[vault]\naddress = \"https://v\"\n";
+    let jwt = "[vault.auth]\nmethod = \"jwt\"\nrole = \"r\"\ntoken_file = \"/t\"";
+    for (config, key) in [
+        (format!("{vault}pat_cache_ttl = \"1h\"\n{jwt}"), "the key vault.pat_cache_ttl"),
+        (format!("{vault}client_key_file = \"k\"\n{jwt}"), "the key vault.client_cert_file"),
+        (format!("{vault}kv_version = 3\n{jwt}"), "kv_version is 1 or 2"),
+        (format!("{vault}{jwt}\naudience = \"\""), "the key vault.auth.audience"),
+        (format!("{vault}{jwt}\nrole_id = \"r\""), "unknown field `role_id`"),
+        (format!("{vault}[vault.auth]\nmethod = \"jwt\""), "missing field `role`"),
+    ] {
+        let (good, said) = check(folder.path(), &config).await;
+        assert!(!good && said.contains(key), "{config}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -48,4 +48,5 @@ mod semver;
 mod settle;
 mod stopping;
 mod vault;
+mod vault_login;
 mod vault_scene;

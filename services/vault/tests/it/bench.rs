@@ -109,7 +109,12 @@ pub fn config(address: &str, auth: &str) -> VaultConfig {
 
 /// A source with one registry, all of whose repositories have this secret.
 pub fn vault(config: VaultConfig, secret: &str) -> Arc<Vault> {
-    let rule: CredentialRule = toml::from_str(&format!("push = '{secret}'")).unwrap();
+    vault_by(config, &format!("push = '{secret}'"))
+}
+
+/// The same with a rule that says more.
+pub fn vault_by(config: VaultConfig, rule: &str) -> Arc<Vault> {
+    let rule: CredentialRule = toml::from_str(rule).unwrap();
     Vault::new(config, HashMap::from([("ghcr.io".parse().unwrap(), vec![rule])])).unwrap()
 }
 

@@ -186,33 +186,6 @@ async fn a_forbidden_path_waits_and_does_not_log_in_again_and_again() {
 }
 
 #[tokio::test]
-async fn a_namespace_is_sent_with_every_request() {
-    let bench = Bench::start().await;
-    bench.root(Method::POST, "sys/namespaces/team", json!({})).await;
-    let root = bench.bao.root_token().expose_secret();
-    let send = |path: &str, body| {
-        let url = format!("{}/v1/{path}", bench.bao.address());
-        let request = reqwest::Client::builder().tls_certs_only([]).no_proxy().build().unwrap();
-        let request = request.post(url).header("X-Vault-Namespace", "team");
-        request.header("X-Vault-Token", root).json(&body).send()
-    };
-    let mount = json!({ "type": "kv", "options": { "version": "2" } });
-    assert!(send("sys/mounts/kv", mount).await.unwrap().status().is_success());
-    let secret = json!({ "data": { "username": "u", "token": "in the namespace" } });
-    // KV version 2 upgrades itself after it was mounted, and refuses writes until it has.
-    let since = std::time::Instant::now();
-    while !send("kv/data/ghcr", secret.clone()).await.unwrap().status().is_success() {
-        assert!(since.elapsed() < Duration::from_secs(30));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let mut config = bench.token_config(root);
-    config.namespace = Some("team".to_owned());
-    config.mount = "kv".parse().unwrap();
-    let credential = ask(&vault(config, "ghcr"), None).await.unwrap();
-    assert_eq!(credential.token.expose_secret(), "in the namespace");
-}
-
-#[tokio::test]
 async fn the_background_task_ends_with_the_source() {
     let bench = Bench::start().await;
     let role = bench.role(Duration::from_mins(5), Duration::from_mins(10)).await;

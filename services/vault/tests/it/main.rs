@@ -8,7 +8,11 @@
 
 mod bench;
 mod cache;
+mod docs;
 mod login;
 mod outage;
+mod places;
 mod proxy;
 mod secrets;
+mod signed;
+mod tls;

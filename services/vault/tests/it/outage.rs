@@ -3,18 +3,15 @@
 use std::time::{Duration, Instant};
 
 use colophon_domain::{Failure, Reason, Retry};
-use colophon_launcher::{Bao, BaoOptions, Tls};
-use colophon_vault::{Vault, VaultConfig, VaultHealth};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use secrecy::ExposeSecret as _;
+use colophon_vault::{Vault, VaultHealth};
 use serde_json::json;
 
 use crate::{
-    bench::{Bench, ask, config, vault},
+    bench::{Bench, ask, vault},
     proxy::{Mode, Proxy},
 };
 
-async fn waits(vault: &Vault, reason: Reason) -> Failure {
+pub async fn waits(vault: &Vault, reason: Reason) -> Failure {
     let failure = ask(vault, None).await.unwrap_err();
     assert_eq!(failure.reason(), reason, "{failure}");
     assert!(matches!(failure.retry_class(), Retry::Wait(_)), "{failure:?}");
@@ -139,50 +136,4 @@ async fn health_tells_the_states_apart() {
     bench.proxy.set(answer("472 Disaster Recovery", "", ""));
     assert!(matches!(vault.health().await, VaultHealth::Away(_)));
     assert!(!bench.proxy.saw("x-vault-token"));
-}
-
-/// A private CA and a certificate of it for 127.0.0.1.
-fn private_ca() -> Tls {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let cert_pem = server.signed_by(&key, &issuer).unwrap().pem();
-    Tls { cert_pem, key_pem: key.serialize_pem().into(), ca_pem }
-}
-
-#[tokio::test]
-async fn a_private_ca_is_trusted_when_it_is_named_and_only_then() {
-    let tls = private_ca();
-    let bao =
-        Bao::start(BaoOptions { tls: Some(tls.clone()), ..BaoOptions::default() }).await.unwrap();
-    bao.put_secret("ghcr", json!({ "username": "robot", "token": "t" })).await.unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    };
-    let token = file("token", bao.root_token().expose_secret());
-    let auth = format!("method = 'token'\ntoken_file = '{}'", token.display());
-    let with = |ca: &str| {
-        let ca_file = Some(file("ca.pem", ca));
-        VaultConfig { ca_file, ..config(&bao.address(), &auth) }
-    };
-    ask(&vault(with(&tls.ca_pem), "ghcr"), None).await.unwrap();
-
-    let stranger = vault(with(&private_ca().ca_pem), "ghcr");
-    let failure = waits(&stranger, Reason::VaultUnavailable).await;
-    assert!(failure.message().contains("certificate"), "{failure}");
-    assert!(failure.remedy_text().unwrap().contains("ca_file"), "{failure}");
-    let health = stranger.health().await;
-    assert!(matches!(health, VaultHealth::Away(why) if why.contains("certificate")));
-
-    for (ca, name) in [("", "empty"), ("no pem", "no pem")] {
-        let failure = Vault::new(with(ca), [].into()).err().unwrap();
-        assert_eq!(failure.field_name(), Some("vault.ca_file"), "{name}");
-    }
 }

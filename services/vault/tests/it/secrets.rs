@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::bench::{Bench, PAT, ask, vault};
+use crate::bench::{Bench, PAT, ask, config, vault};
 
 #[tokio::test]
 async fn a_secret_that_is_missing_or_deleted_is_named() {
@@ -95,12 +95,20 @@ async fn no_log_at_any_level_shows_a_secret() {
     ask(&vault(bench.token_config(&token), "ghcr"), None).await.unwrap();
     ask(&vault(bench.token_config(&token), "forbidden"), None).await.unwrap_err();
     ask(&vault(bench.token_config(&token), "other"), None).await.unwrap_err();
+    // Two more logins, which are refused.
+    let signed = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJjb2xvcGhvbiJ9.c2lnbmVkLWJ5LW5vYm9keQ";
+    for method in ["kubernetes", "jwt"] {
+        let file = bench.file("jwt", signed).display().to_string();
+        let auth = format!("method = '{method}'\nrole = 'r'\ntoken_file = '{file}'");
+        ask(&vault(config(&bench.proxy.address, &auth), "ghcr"), None).await.unwrap_err();
+        assert!(bench.proxy.saw(signed));
+    }
     bench.proxy.until("renew-self", 1).await;
     drop(watched);
     let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(log.contains("logged in to Vault"), "the log is watched: {log}");
     assert!(!log.contains("ERROR"), "a failure is logged by whoever handles it: {log}");
-    for secret in [PAT, &token, role.secret_id.expose_secret()] {
+    for secret in [PAT, &token, role.secret_id.expose_secret(), signed] {
         let shown = log.lines().find(|line| line.contains(secret));
         assert_eq!(shown, None);
     }
