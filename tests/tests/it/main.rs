@@ -11,6 +11,7 @@ mod auth;
 mod badinput;
 mod badinput_content;
 mod badinput_keys;
+mod chart;
 mod cli;
 mod dev;
 mod docs;

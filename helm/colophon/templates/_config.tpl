@@ -1,0 +1,66 @@
+{{/* What the schema cannot say, because it is about several values. Each message says what to do. */}}
+{{- define "colophon.checks" -}}
+{{- $config := .Values.config -}}
+{{- $known := list -}}
+{{- range .Values.certificateAuthorities -}}
+{{- if has .name $known -}}
+{{- fail (printf "certificateAuthorities: the name %s is there twice" .name) -}}
+{{- end -}}
+{{- $known = append $known .name -}}
+{{- end -}}
+{{- $files := list -}}
+{{- with $config.vault -}}{{- $files = append $files .ca_file -}}{{- end -}}
+{{- range $config.registry -}}
+{{- $files = append $files .ca_file -}}
+{{- if and .credentials (not $config.vault) -}}
+{{- fail (printf "config.registry: %s has credentials, and there is no config.vault to read them from" .host) -}}
+{{- end -}}
+{{- end -}}
+{{- range compact $files -}}
+{{- $name := base . | trimSuffix ".pem" -}}
+{{- if not (has $name $known) -}}
+{{- fail (printf "ca_file %s: add an entry with name: %s to certificateAuthorities" . $name) -}}
+{{- end -}}
+{{- end -}}
+{{- with $config.vault -}}
+{{- $method := .auth.method -}}
+{{- if and (eq $method "approle") (not $.Values.vault.secretIdSecret.name) -}}
+{{- fail "vault.secretIdSecret.name: the method approle needs the Secret that holds the secret id" -}}
+{{- end -}}
+{{- if and (eq $method "token") (not $.Values.vault.tokenSecret.name) -}}
+{{- fail "vault.tokenSecret.name: the method token needs the Secret that holds the token" -}}
+{{- end -}}
+{{- end -}}
+{{- range $component := list "server" "worker" -}}
+{{- $scaling := (get $.Values $component).autoscaling -}}
+{{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}
+{{- fail (printf "%s.autoscaling: minReplicas is greater than maxReplicas" $component) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "colophon.secrets" -}}/var/run/secrets/colophon{{- end -}}
+
+{{/* The configuration as the service reads it: what is in the values, and what the chart adds. */}}
+{{- define "colophon.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- $secrets := include "colophon.secrets" . -}}
+{{- $_ := set $config "server" (merge (dict "listen" (printf "%s:8080" .Values.listenHost)) (default dict $config.server)) -}}
+{{- $_ := set $config "worker" (merge (dict "health_listen" (printf "%s:8081" .Values.listenHost)) (default dict $config.worker)) -}}
+{{- $_ := set $config "database" (merge (dict "url_file" (printf "%s/database-url" $secrets)) (default dict $config.database)) -}}
+{{- with $config.vault -}}
+{{- if $.Values.vault.clientSecret.name -}}
+{{- $_ := set . "client_cert_file" (printf "%s/vault-client.crt" $secrets) -}}
+{{- $_ := set . "client_key_file" (printf "%s/vault-client.key" $secrets) -}}
+{{- end -}}
+{{- if has .auth.method (list "kubernetes" "jwt") -}}
+{{- $_ := set .auth "token_file" (printf "%s/vault-service-account" $secrets) -}}
+{{- $_ := set .auth "audience" $.Values.vault.serviceAccountToken.audience -}}
+{{- else if eq .auth.method "token" -}}
+{{- $_ := set .auth "token_file" (printf "%s/vault-token" $secrets) -}}
+{{- else -}}
+{{- $_ := set .auth "secret_id_file" (printf "%s/vault-secret-id" $secrets) -}}
+{{- end -}}
+{{- end -}}
+{{- include "colophon.toml" $config -}}
+{{- end -}}
