@@ -52,6 +52,13 @@ test: setup ## run every test
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked --no-fail-fast
 
+.PHONY: image-test
+image-test: setup ## build the image and run the chart's pods in it (as root, on a private Docker engine)
+	@command -v dockerd >/dev/null || .ci/packages docker.io
+	cargo build --locked -p colophond -p colophon -p colophon-launcher
+	cargo run -q --locked -p colophon-launcher --bin with-postgres -- \
+		$(VENV)/bin/python -B tests/python/image/test_image.py $(or $(CARGO_TARGET_DIR),target)/debug
+
 .PHONY: demo
 demo: setup ## start all parts and publish an image, from nothing to a recorded release
 	cargo build --workspace --bins --locked
