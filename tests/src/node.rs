@@ -19,7 +19,7 @@ use crate::PATIENCE;
 pub struct Node {
     process: Process,
     address: Option<String>,
-    health: PathBuf,
+    folder: PathBuf,
 }
 
 impl Node {
@@ -53,7 +53,7 @@ impl Node {
         let arguments = [Path::new("-c"), config, Path::new(role)];
         let log = folder.join("log");
         let process = wait::start("colophond", arguments, &environment, &log).await?;
-        Ok(Self { process, address: None, health: health_address_file(folder) })
+        Ok(Self { process, address: None, folder: folder.to_owned() })
     }
 
     /// `127.0.0.1:port` of gRPC and REST, of a node that serves.
@@ -67,13 +67,23 @@ impl Node {
 
     /// What a probe of a node that works answers: the status, and the body.
     pub async fn probe(&self, path: &str) -> Result<(u16, Value)> {
-        let address = std::fs::read_to_string(&self.health)?;
+        let address = std::fs::read_to_string(health_address_file(&self.folder))?;
         probe(&address, path).await
     }
 
     /// The same of a node that serves.
     pub async fn probe_api(&self, path: &str) -> Result<(u16, Value)> {
         probe(self.address(), path).await
+    }
+
+    /// The file that it read its configuration from.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("colophon.toml")
+    }
+
+    /// The folder of this process.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The process id.

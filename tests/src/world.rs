@@ -39,6 +39,8 @@ pub struct World {
     pub worker: String,
     /// The lines of `[server.limits]`.
     pub limits: String,
+    /// Further sections.
+    pub sections: String,
     /// Further variables of the processes' environment, `RUST_LOG` among them.
     pub environment: Vec<(String, String)>,
 }
@@ -52,6 +54,16 @@ pub struct CliOutput {
     pub out: String,
     /// What it wrote to standard error.
     pub err: String,
+}
+
+impl CliOutput {
+    fn of(output: &std::process::Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
 }
 
 impl World {
@@ -80,6 +92,7 @@ impl World {
             nodes: 0,
             worker: QUICK.to_owned(),
             limits: String::new(),
+            sections: String::new(),
             environment: vec![("RUST_LOG".to_owned(), "info,colophon_engine=debug".to_owned())],
         };
         world.token = world.caller("ci", EVERYTHING)?;
@@ -176,6 +189,35 @@ impl World {
         Ok((config, folder))
     }
 
+    /// Runs a command of `colophond` that ends by itself, on the configuration as it is now.
+    pub async fn service<S: AsRef<str>>(&mut self, arguments: &[S]) -> Result<CliOutput> {
+        let (config, _) = self.prepare("command")?;
+        let output = Command::new(wait::binary("colophond")?)
+            .env_clear()
+            .arg("-c")
+            .arg(config)
+            .args(arguments.iter().map(AsRef::as_ref))
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .context("running colophond")?;
+        Ok(CliOutput::of(&output))
+    }
+
+    /// What `pg_dump` makes of the database.
+    pub async fn dump(&self) -> Result<PathBuf> {
+        let file = self.folder.path().join("dump.sql");
+        self.database.dump(&file).await?;
+        Ok(file)
+    }
+
+    /// Puts a fresh database with a dump's content into the place of the one before.
+    pub async fn restore(&mut self, dump: &Path) -> Result<()> {
+        self.database = self.database.restored(dump).await?;
+        Ok(())
+    }
+
     /// The configuration of a process with this folder.
     pub fn config(&self, folder: &Path) -> String {
         let head = format!(
@@ -189,7 +231,11 @@ impl World {
             health_address_file(folder).display().to_string(),
         );
         let tables = self.callers.iter().chain(&self.registries).map(String::as_str);
-        [head.as_str(), &self.vault].into_iter().chain(tables).collect::<Vec<_>>().join("\n")
+        [head.as_str(), &self.sections, &self.vault]
+            .into_iter()
+            .chain(tables)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The caller who may do everything, at this server.
@@ -208,11 +254,7 @@ impl World {
         let mut command = self.cli_command(node)?;
         command.args(arguments.iter().map(AsRef::as_ref));
         let output = command.output().await.context("running colophon")?;
-        Ok(CliOutput {
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(CliOutput::of(&output))
     }
 
     /// The command behind [`cli`](Self::cli), for tests that change its environment or send it

@@ -5,11 +5,12 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use colophon_domain::{RegistryHost, RuleConfig};
-use colophon_engine::WorkSettings;
+use colophon_engine::{QueueLimits, RetentionSettings, WorkSettings};
 use colophon_registry::RegistryConfig;
 use colophon_server::{CallerConfig, ConnectionLimits, ServerSettings};
 use colophon_vault::{CredentialRule, VaultConfig};
@@ -40,9 +41,32 @@ pub(crate) struct Config {
     /// How the worker works.
     #[serde(default)]
     pub(crate) worker: WorkSettings,
+    /// How long what has ended is kept.
+    #[serde(default)]
+    pub(crate) retention: RetentionSettings,
+    /// How this file is read again.
+    #[serde(default)]
+    pub(crate) reload: ReloadSection,
     /// What is logged, and how.
     #[serde(default)]
     pub(crate) log: LogSection,
+    /// The whole text.
+    #[serde(skip)]
+    pub(crate) source: String,
+}
+
+/// Sections that hold from the start of the process to its end.
+pub(crate) const FIXED_SECTIONS: &[&str] =
+    &["server", "database", "worker", "retention", "reload", "log"];
+
+/// `[reload]`
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ReloadSection {
+    /// How often the file is looked at; it is read again when it has changed and stayed so for once
+    /// as long. Only SIGHUP reads it again unless given.
+    #[serde(with = "humantime_serde")]
+    pub(crate) watch_interval: Option<Duration>,
 }
 
 /// `[server]`
@@ -162,20 +186,45 @@ pub(crate) enum LogFormat {
 impl Config {
     /// Reads and checks a file.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("the configuration {} cannot be read", path.display()))?;
+        let text = Self::text(path)?;
         Self::parse(&text).with_context(|| format!("the configuration {}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// The text of a file.
+    pub(crate) fn text(path: &Path) -> Result<String> {
+        std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration {} cannot be read", path.display()))
+    }
+
+    /// Those of some sections that are not the same in two texts.
+    pub(crate) fn changed<'a>(before: &str, after: &str, sections: &[&'a str]) -> Vec<&'a str> {
+        let tables = (before.parse::<toml::Table>(), after.parse::<toml::Table>());
+        let (Ok(before), Ok(after)) = tables else { return Vec::new() };
+        let changed = |section: &&&str| before.get(**section) != after.get(**section);
+        sections.iter().filter(changed).copied().collect()
+    }
+
+    /// Reads and checks a text.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         // toml's message quotes the line; a password in it must not reach a log.
-        let config: Self = toml::from_str(text).map_err(|error| {
+        let mut config: Self = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(0, |span| line_of(text, span.start));
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
         config.worker.check()?;
+        config.retention.check()?;
         config.check_rules()?;
+        text.clone_into(&mut config.source);
         Ok(config)
+    }
+
+    /// How much may wait.
+    pub(crate) fn queue_limits(&self) -> QueueLimits {
+        let limits = &self.server.limits;
+        QueueLimits {
+            all: limits.max_waiting_releases,
+            per_caller: limits.max_waiting_releases_per_caller,
+        }
     }
 
     /// Tag rules for a registry that is not there hold for nothing: most likely its name is wrong.
@@ -226,6 +275,14 @@ mod tests {
             let error = format!("{:#}", Config::parse(text).err().unwrap());
             assert!(error.contains(word) && error.contains("line"), "{error}");
         }
+    }
+
+    #[test]
+    fn sections_that_hold_until_the_end_are_named_when_they_change() {
+        let before = "[server]\nlisten = \"127.0.0.1:1\"\n[log]\nfilter = \"info\"";
+        let after = "[server]\nlisten = \"127.0.0.1:2\"\n[log]\nfilter = \"info\"\n[worker]";
+        assert_eq!(Config::changed(before, after, FIXED_SECTIONS), ["server", "worker"]);
+        assert!(Config::changed(before, before, FIXED_SECTIONS).is_empty());
     }
 
     #[test]

@@ -4,11 +4,14 @@
 mod config;
 mod dev;
 mod health;
+mod hold;
+mod live;
 mod logging;
 mod releases;
+mod reload;
 mod service;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -40,11 +43,26 @@ enum Command {
     Dev(dev::DevArgs),
     /// Bring the database's schema up to date, and end.
     Migrate,
+    /// Hold everything: nothing is claimed and no tag moves until `resume`.
+    Hold(hold::Words),
+    /// Compare what is recorded of every tag with what its registry serves; ends with 3 if anything
+    /// differs. One that was broken off goes on where it was.
+    RestoreCheck {
+        /// Compare also what was compared already.
+        #[arg(long)]
+        again: bool,
+    },
+    /// End the hold. After a restore the ledger is told first what the registries serve, and
+    /// releases whose floating tags have moved since are cancelled.
+    Resume(hold::ResumeArgs),
     /// Read the configuration, say whether it is good, and end.
     CheckConfig,
     /// Make a token for a caller: the token, once, and its entry for the configuration.
     NewToken,
 }
+
+/// How `restore-check` ends where something is not as recorded.
+const DIFFERS: u8 = 3;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -63,11 +81,11 @@ fn main() -> Result<()> {
     }
     let config = Config::read(&args.config).map_err(with_key)?;
     logging::start(&config.log)?;
-    runtime.block_on(run(args.command, config))
+    runtime.block_on(run(args.command, &args.config, config))
 }
 
 /// Says which key a value is wrong of, where the failure knows it.
-fn with_key(error: anyhow::Error) -> anyhow::Error {
+pub(crate) fn with_key(error: anyhow::Error) -> anyhow::Error {
     let failure = error.downcast_ref::<Failure>();
     match failure.and_then(|failure| failure.field_name().map(str::to_owned)) {
         Some(key) => error.context(format!("the key {key}")),
@@ -75,12 +93,20 @@ fn with_key(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-async fn run(command: Command, config: Config) -> Result<()> {
+async fn run(command: Command, path: &Path, config: Config) -> Result<()> {
     let parts = Parts::build(config).map_err(with_key)?;
     match command {
-        Command::Serve => parts.run(true, false).await,
-        Command::Work => parts.run(false, true).await,
-        Command::Run => parts.run(true, true).await,
+        Command::Serve => parts.run(path, true, false).await,
+        Command::Work => parts.run(path, false, true).await,
+        Command::Run => parts.run(path, true, true).await,
+        Command::Hold(words) => hold::begin(parts.engine(), &words).await,
+        Command::RestoreCheck { again } => {
+            if !hold::compare(parts.engine(), again).await? {
+                std::process::exit(i32::from(DIFFERS));
+            }
+            Ok(())
+        }
+        Command::Resume(args) => hold::resume(parts.engine(), &args).await,
         Command::Migrate => parts.migrate().await,
         Command::CheckConfig => {
             println!("the configuration is good");

@@ -11,10 +11,17 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::health::Health;
+use crate::live::Live;
 
-/// The engine behind both faces of the API, and the parts that it depends on.
-pub(crate) struct Service(pub(crate) Engine, pub(crate) Health);
+/// The engine behind both faces of the API.
+pub(crate) struct Service(pub(crate) Live);
+
+impl Service {
+    /// With the registries and rules of this moment; a call keeps to them.
+    fn engine(&self) -> Engine {
+        self.0.engine.current()
+    }
+}
 
 impl Releases for Service {
     fn create(
@@ -22,15 +29,15 @@ impl Releases for Service {
         caller: Principal,
         request: ReleaseRequest,
     ) -> BoxFuture<'_, Result<ReleaseView>> {
-        Box::pin(async move { self.0.create_release(&caller.name, &request).await })
+        Box::pin(async move { self.engine().create_release(&caller.name, &request).await })
     }
 
     fn get(&self, visibility: Visibility, id: Uuid) -> BoxFuture<'_, Result<Option<ReleaseView>>> {
-        Box::pin(async move { self.0.release(&visibility, id).await })
+        Box::pin(async move { self.engine().release(&visibility, id).await })
     }
 
     fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>> {
-        Box::pin(async move { self.0.releases(&query).await })
+        Box::pin(async move { self.engine().releases(&query).await })
     }
 
     fn cancel(
@@ -40,11 +47,11 @@ impl Releases for Service {
         reason: String,
     ) -> BoxFuture<'_, Result<ReleaseView>> {
         Box::pin(async move {
-            self.0.cancel_release(id, &caller.name, &reason).await?;
+            self.engine().cancel_release(id, &caller.name, &reason).await?;
             // The server has made sure that the caller sees this release.
             let everything: RepositoryPattern = "*".parse()?;
             let visibility = Visibility { principal: caller.name, readable: vec![everything] };
-            self.0
+            self.engine()
                 .release(&visibility, id)
                 .await?
                 .ok_or_else(|| Failure::new(Reason::Internal, "a cancelled release cannot be read"))
@@ -52,7 +59,7 @@ impl Releases for Service {
     }
 
     fn plan(&self, _caller: Principal, request: ReleaseRequest) -> BoxFuture<'_, Result<PlanView>> {
-        Box::pin(async move { self.0.plan(&request).await })
+        Box::pin(async move { self.engine().plan(&request).await })
     }
 
     fn rollback(
@@ -60,7 +67,7 @@ impl Releases for Service {
         caller: Principal,
         request: RollbackRequest,
     ) -> BoxFuture<'_, Result<ReleaseView>> {
-        Box::pin(async move { self.0.rollback(&caller, &request).await })
+        Box::pin(async move { self.engine().rollback(&caller, &request).await })
     }
 
     fn settle(
@@ -74,7 +81,7 @@ impl Releases for Service {
     ) -> BoxFuture<'_, Result<TagView>> {
         Box::pin(async move {
             let author = Author { principal: caller.name, on_behalf_of, reason };
-            self.0.settle(&repository, &tag, settlement, &author).await
+            self.engine().settle(&repository, &tag, settlement, &author).await
         })
     }
 
@@ -83,15 +90,15 @@ impl Releases for Service {
         caller: Principal,
         request: FreezeRequest,
     ) -> BoxFuture<'_, Result<FreezeView>> {
-        Box::pin(async move { self.0.freeze(&caller.name, &request).await })
+        Box::pin(async move { self.engine().freeze(&caller.name, &request).await })
     }
 
     fn freezes(&self, include_ended: bool) -> BoxFuture<'_, Result<Vec<FreezeView>>> {
-        Box::pin(async move { self.0.freezes(include_ended).await })
+        Box::pin(async move { self.engine().freezes(include_ended).await })
     }
 
     fn find_freeze(&self, id: Uuid) -> BoxFuture<'_, Result<Option<FreezeView>>> {
-        Box::pin(async move { self.0.find_freeze(id).await })
+        Box::pin(async move { self.engine().find_freeze(id).await })
     }
 
     fn lift(
@@ -100,7 +107,7 @@ impl Releases for Service {
         id: Uuid,
         reason: String,
     ) -> BoxFuture<'_, Result<FreezeView>> {
-        Box::pin(async move { self.0.lift(&caller.name, id, &reason).await })
+        Box::pin(async move { self.engine().lift(&caller.name, id, &reason).await })
     }
 
     fn tag(
@@ -109,16 +116,16 @@ impl Releases for Service {
         tag: Tag,
         at: Option<OffsetDateTime>,
     ) -> BoxFuture<'_, Result<TagView>> {
-        Box::pin(async move { self.0.tag(&repository, &tag, at).await })
+        Box::pin(async move { self.engine().tag(&repository, &tag, at).await })
     }
 
     fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>> {
-        Box::pin(async move { self.0.entries(&query).await })
+        Box::pin(async move { self.engine().entries(&query).await })
     }
 }
 
 impl Probe for Service {
     fn parts(&self) -> Vec<Part<'_>> {
-        self.1.parts()
+        self.0.parts()
     }
 }

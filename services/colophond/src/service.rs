@@ -8,15 +8,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use colophon_domain::{
-    Access, Clock, Credential, CredentialSource, Reason, Repository, SystemClock, SystemEntropy,
-    TagRules,
-};
+use colophon_domain::{Clock, Reason, SystemClock, SystemEntropy};
 use colophon_engine::{Engine, Worker};
-use colophon_registry::Registries;
-use colophon_server::{Callers, ConnectionLimits, Probe, Router, ServerSettings};
+use colophon_server::{ConnectionLimits, Probe, Router, ServerSettings};
 use colophon_store::Store;
-use colophon_vault::Vault;
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
@@ -25,7 +20,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, health::Health, releases::Service};
+use crate::{
+    config::Config,
+    live::{Fresh, Live},
+    releases::Service,
+    reload::Reload,
+};
 
 /// How often a database that is away at the start is tried.
 const DATABASE_PAUSE: Duration = Duration::from_secs(1);
@@ -33,15 +33,15 @@ const DATABASE_PAUSE: Duration = Duration::from_secs(1);
 /// Everything that a process is made of.
 pub(crate) struct Parts {
     store: Store,
-    engine: Engine,
-    vault: Option<Arc<Vault>>,
-    callers: Callers,
+    live: Live,
     listen: SocketAddr,
     address_file: Option<PathBuf>,
     health_listen: Option<SocketAddr>,
     health_address_file: Option<PathBuf>,
     limits: ServerSettings,
     connections: ConnectionLimits,
+    watch_interval: Option<Duration>,
+    source: String,
 }
 
 impl Parts {
@@ -52,42 +52,35 @@ impl Parts {
             config.database.max_connections,
             Arc::new(SystemEntropy),
         )?;
-        let (registries, rules) = config.take_registries()?;
-        let vault = match config.vault {
-            Some(vault) => Some(Vault::new(vault, rules)?),
-            None if rules.values().any(|rules| !rules.is_empty()) => {
-                anyhow::bail!(
-                    "a registry has credentials, and there is no [vault] to read them from"
-                )
-            }
-            None => None,
-        };
-        let credentials: Arc<dyn CredentialSource> = match &vault {
-            Some(vault) => vault.clone(),
-            None => Arc::new(Anonymous),
-        };
-        let registries = Registries::new(registries, credentials)?;
+        let fresh = Fresh::build(&mut config, None)?;
+        let limits = config.queue_limits();
         let health_listen = config.worker.health_listen;
         let health_address_file = config.worker.health_address_file.clone();
         let engine = Engine::new(
             store.clone(),
-            registries,
+            fresh.registries,
             (Arc::new(SystemClock), Arc::new(SystemEntropy)),
-            TagRules::new(config.repositories)?,
+            fresh.rules,
             config.worker,
-        );
+        )
+        .limited(limits, config.retention);
         Ok(Self {
             store,
-            engine,
-            vault,
+            live: Live::new(engine, fresh.callers, fresh.vault),
             health_listen,
             health_address_file,
-            callers: Callers::new(config.callers)?,
             listen: config.server.listen,
             address_file: config.server.address_file,
             limits: config.server.limits,
             connections: config.server.connections,
+            watch_interval: config.reload.watch_interval,
+            source: config.source,
         })
+    }
+
+    /// The use cases, for commands that end by themselves.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.live.engine
     }
 
     /// Brings the schema up to date.
@@ -97,10 +90,14 @@ impl Parts {
         Ok(())
     }
 
-    /// Runs the API, the worker, or both, until SIGTERM or SIGINT.
-    pub(crate) async fn run(self, serve: bool, work: bool) -> Result<()> {
+    /// Runs the API, the worker, or both, until SIGTERM or SIGINT. On SIGHUP the file at `path` is
+    /// read again.
+    pub(crate) async fn run(self, path: &Path, serve: bool, work: bool) -> Result<()> {
         let stop = StopSignal::new()?;
         let mut serving = Serving::default();
+        let (path, text) = (path.to_owned(), self.source.clone());
+        let reload = Reload::new(path, self.live.clone(), self.watch_interval, text)?;
+        tokio::spawn(reload.run(serving.stopping.clone()));
         let ended = tokio::select! {
             ended = self.go_on(serve, work, &mut serving) => ended,
             () = stop.arrives() => Ok(()),
@@ -124,11 +121,14 @@ impl Parts {
         }
         let api = if serve { Some(bind("server.listen", self.listen, None).await?) } else { None };
         self.migrate_at_last(api.as_ref(), serving).await?;
+        if let Some(hold) = self.live.engine.look_for_restore().await? {
+            tracing::warn!(by = hold.by, reason = hold.reason, "the service is on hold");
+        }
         if let Some(listener) = api {
             self.serve_api(listener, serving)?;
         }
         if work {
-            let worker = Worker::new(self.engine.clone(), worker_name());
+            let worker = Worker::new(self.live.engine.clone(), worker_name());
             let token = serving.stopping.clone();
             tracing::info!("working on the queue");
             serving.tasks.spawn(async move {
@@ -177,8 +177,8 @@ impl Parts {
     /// gRPC and REST, and the hints to other processes that there is work.
     fn serve_api(&self, listener: StdListener, serving: &mut Serving) -> Result<()> {
         let router = colophon_server::router(
-            Arc::new(Service(self.engine.clone(), self.health())),
-            self.callers.clone(),
+            Arc::new(Service(self.live.clone())),
+            self.live.callers.clone(),
             Arc::new(SystemClock),
             self.limits,
         );
@@ -192,7 +192,7 @@ impl Parts {
                 .await
                 .context("the server ended")
         });
-        let (engine, token) = (self.engine.clone(), serving.stopping.clone());
+        let (engine, token) = (self.live.engine.clone(), serving.stopping.clone());
         serving.tasks.spawn(async move {
             engine.announce(token).await;
             Ok(())
@@ -207,11 +207,7 @@ impl Parts {
     fn probes(&self, router: ProbeRouter, serving: &Serving) -> Router {
         let clock = Arc::new(SystemClock);
         let max_age = self.limits.ready_max_age;
-        router(Arc::new(self.health()), clock, max_age, serving.stopping.clone())
-    }
-
-    fn health(&self) -> Health {
-        Health { engine: self.engine.clone(), vault: self.vault.clone() }
+        router(Arc::new(self.live.clone()), clock, max_age, serving.stopping.clone())
     }
 }
 
@@ -300,18 +296,4 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     std::fs::write(&draft, text)
         .and_then(|()| std::fs::rename(&draft, path))
         .with_context(|| format!("the address file {} cannot be written", path.display()))
-}
-
-/// Where no Vault is configured every registry is anonymous.
-struct Anonymous;
-
-impl CredentialSource for Anonymous {
-    fn credential<'a>(
-        &'a self,
-        _repository: &'a Repository,
-        _access: Access,
-        _refused: Option<u64>,
-    ) -> futures_util::future::BoxFuture<'a, colophon_domain::Result<Option<Credential>>> {
-        Box::pin(async { Ok(None) })
-    }
 }

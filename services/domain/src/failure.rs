@@ -119,6 +119,8 @@ reasons! {
     Frozen = "FROZEN" => FailedPrecondition,
     /// The tag was moved in spite of a freeze; said in the ledger, never to a caller as a refusal.
     BreakGlass = "BREAK_GLASS" => FailedPrecondition,
+    /// Everything is held, because the database may have been restored or somebody asked for it.
+    OnHold = "ON_HOLD" => Unavailable,
     /// A person said what became of the move; said in the ledger.
     SettledByHand = "SETTLED_BY_HAND" => FailedPrecondition,
     /// The tag's outcome is known, or its move may still be under way: nothing is to be settled.
@@ -155,6 +157,10 @@ reasons! {
     RegistryProtocol = "REGISTRY_PROTOCOL" => Internal,
     /// The registry asks us to slow down.
     RateLimited = "RATE_LIMITED" => ResourceExhausted,
+    /// So many releases have been accepted and have not ended that no more are taken.
+    QueueFull = "QUEUE_FULL" => ResourceExhausted,
+    /// So many calls of the caller are under way that no more are answered.
+    TooManyCalls = "TOO_MANY_CALLS" => ResourceExhausted,
     /// The registry speaks plain HTTP and the configuration does not say `plain_http`.
     PlainHttpRefused = "PLAIN_HTTP_REFUSED" => FailedPrecondition,
     /// The registry's certificate is not trusted.

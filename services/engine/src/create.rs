@@ -28,6 +28,7 @@ impl Engine {
             return self.store.accepted(id).await;
         }
         self.check(request)?;
+        self.make_room(principal).await?;
         let mut whole = self.fill_in(request)?;
         let digest = self.resolve(&request.source).await?;
         if let Some(plan) = &request.plan {

@@ -65,7 +65,7 @@ impl Engine {
                 () = tokio::time::sleep(PRUNE_INTERVAL / 2 + jitter) => {}
                 () = shutdown.cancelled() => return,
             }
-            if let Err(failure) = self.prune_now().await {
+            if let Err(failure) = self.current().prune_now().await {
                 tracing::warn!(%failure, "kept digests could not be looked through");
             }
         }

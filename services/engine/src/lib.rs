@@ -11,6 +11,8 @@ mod create;
 mod early;
 mod fill_in;
 mod fingerprint;
+mod finished;
+mod hold;
 mod keep;
 mod lease;
 mod plan;
@@ -18,6 +20,7 @@ mod plan_id;
 mod read;
 mod reconcile;
 mod rollback;
+mod room;
 mod settings;
 mod settle;
 mod step;
@@ -26,7 +29,10 @@ mod tag_move;
 mod versions;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use colophon_domain::{Clock, Digest, Entropy, Repository, TagRules};
 use colophon_registry::{Manifest, Registries};
@@ -34,7 +40,10 @@ use colophon_store::Store;
 use moka::future::Cache;
 use tokio::sync::Notify;
 
-pub use colophon_store::Author;
+pub use colophon_store::{Author, Compared, Finding, Found, Hold};
+pub use finished::RetentionSettings;
+pub use hold::{Resume, Resumed};
+pub use room::QueueLimits;
 pub use settings::WorkSettings;
 pub use worker::Worker;
 
@@ -52,7 +61,12 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     rules: TagRules,
+    /// What whatever begins now works with; running jobs go on with what they began with.
+    newest: Arc<RwLock<(Registries, TagRules)>>,
     settings: Arc<WorkSettings>,
+    limits: QueueLimits,
+    retention: RetentionSettings,
+    room: Arc<room::Room>,
     manifests: Cache<(Repository, Digest), Manifest>,
     /// Jobs have become claimable.
     jobs: Arc<Notify>,
@@ -79,15 +93,47 @@ impl Engine {
             .build();
         Self {
             store,
+            newest: Arc::new(RwLock::new((registries.clone(), rules.clone()))),
             registries,
             clock,
             entropy,
             rules,
             settings: Arc::new(settings),
+            limits: QueueLimits::default(),
+            retention: RetentionSettings::default(),
+            room: Arc::default(),
             manifests,
             jobs: Arc::default(),
             unannounced: Arc::default(),
         }
+    }
+
+    /// With other limits of what may wait, and of how long what has ended is kept.
+    #[must_use]
+    pub fn limited(mut self, limits: QueueLimits, retention: RetentionSettings) -> Self {
+        self.limits = limits;
+        self.retention = retention;
+        self
+    }
+
+    /// Puts other registries and rules into the place of those before, for whatever begins from now
+    /// on, in every clone.
+    pub fn reload(&self, registries: Registries, rules: TagRules) {
+        *self.newest.write().unwrap_or_else(PoisonError::into_inner) = (registries, rules);
+    }
+
+    /// This engine with the newest registries and rules: whatever begins takes one, and keeps it to
+    /// its end.
+    #[must_use]
+    pub fn current(&self) -> Self {
+        let newest = self.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (registries, rules) = newest;
+        Self { registries, rules, ..self.clone() }
+    }
+
+    /// The registries that whatever begins now works with.
+    pub fn registries(&self) -> Registries {
+        self.current().registries
     }
 
     /// Says, here and in other processes, that jobs have become claimable.

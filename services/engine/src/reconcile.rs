@@ -45,7 +45,8 @@ impl Engine {
             if due.is_empty() {
                 break;
             }
-            stream::iter(due).for_each_concurrent(None, |intent| self.resolve_one(intent)).await;
+            let engine = self.current();
+            stream::iter(due).for_each_concurrent(None, |intent| engine.resolve_one(intent)).await;
             self.wake();
         }
         let next = self.store.next_intent_due().await?;

@@ -103,6 +103,8 @@ impl Worker {
         tasks.spawn(async move { engine.reap(token).await });
         let (engine, token) = (self.engine.clone(), shutdown.clone());
         tasks.spawn(async move { engine.prune(token).await });
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.forget(token).await });
         tasks
     }
 
@@ -126,7 +128,7 @@ impl Worker {
         };
         let idle = claimed.is_empty();
         for (job, permit) in claimed.into_iter().zip(permits) {
-            let (engine, drain) = (self.engine.clone(), drain.clone());
+            let (engine, drain) = (self.engine.current(), drain.clone());
             running.spawn(async move {
                 engine.work(job, asked, &drain).await;
                 drop(permit);

@@ -27,9 +27,9 @@ pub struct Registries(Arc<Shared>);
 pub(crate) struct Shared {
     hosts: HashMap<RegistryHost, Arc<Host>>,
     credentials: Arc<dyn CredentialSource>,
-    pub transfers: Semaphore,
+    pub transfers: Arc<Semaphore>,
     /// Room for manifests that running copies hold, in KiB.
-    pub manifests: Semaphore,
+    pub manifests: Arc<Semaphore>,
     pub flights: Flights,
 }
 
@@ -53,11 +53,36 @@ impl Registries {
         Self::with_clock(configs, credentials, &clock)
     }
 
+    /// Other registries for whatever begins from now on. Sessions of these go on as they are; both
+    /// keep to the same limits of the process.
+    ///
+    /// # Errors
+    /// As [`Registries::new`].
+    pub fn replaced(
+        &self,
+        configs: Vec<RegistryConfig>,
+        credentials: Arc<dyn CredentialSource>,
+    ) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let limits = (Arc::clone(&self.0.transfers), Arc::clone(&self.0.manifests));
+        Self::within(configs, credentials, &clock, limits)
+    }
+
     /// The same with a clock of the caller's, for `Retry-After` dates.
     pub fn with_clock(
         configs: Vec<RegistryConfig>,
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let limits = (Arc::new(Semaphore::new(TRANSFERS)), Arc::new(gather::room()));
+        Self::within(configs, credentials, clock, limits)
+    }
+
+    fn within(
+        configs: Vec<RegistryConfig>,
+        credentials: Arc<dyn CredentialSource>,
+        clock: &Arc<dyn Clock>,
+        (transfers, manifests): (Arc<Semaphore>, Arc<Semaphore>),
     ) -> Result<Self> {
         let system = Arc::new(tls::system_roots());
         let mut hosts = HashMap::new();
@@ -71,8 +96,7 @@ impl Registries {
                 ));
             }
         }
-        let (transfers, flights) = (Semaphore::new(TRANSFERS), Flights::default());
-        let manifests = gather::room();
+        let flights = Flights::default();
         Ok(Self(Arc::new(Shared { hosts, credentials, transfers, manifests, flights })))
     }
 

@@ -1,7 +1,11 @@
 //! Who may call: a list of names, hashes of tokens and grants, read from the configuration and
 //! checked once. Looking a token up takes the same time whether it is known or not.
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use colophon_domain::{Failure, Grant, Principal, Reason, Result};
 use serde::{Deserialize, Deserializer};
@@ -47,9 +51,10 @@ where
     }))
 }
 
-/// The callers, checked and ready to be looked up. Cloning is cheap.
+/// The callers, checked and ready to be looked up. Cloning is cheap, and every clone sees the same
+/// ones.
 #[derive(Clone)]
-pub struct Callers(Arc<[Caller]>);
+pub struct Callers(Arc<RwLock<Arc<[Caller]>>>);
 
 struct Caller {
     token_sha256: [u8; 32],
@@ -59,7 +64,7 @@ struct Caller {
 
 impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|caller| &caller.principal.name)).finish()
+        f.debug_list().entries(self.all().iter().map(|caller| &caller.principal.name)).finish()
     }
 }
 
@@ -92,7 +97,17 @@ impl Callers {
             }
             callers.push(caller);
         }
-        Ok(Self(callers.into()))
+        Ok(Self(Arc::new(RwLock::new(callers.into()))))
+    }
+
+    /// Puts other callers into the place of these, in every clone. A call that was let in goes on.
+    pub fn replace(&self, others: &Self) {
+        let others = others.all();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = others;
+    }
+
+    fn all(&self) -> Arc<[Caller]> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Finds the caller that holds this token. The refusal never says whether the token was
@@ -101,13 +116,14 @@ impl Callers {
         let presented = token_hash(token);
         // Every entry is compared, and in constant time, so that the time taken says nothing
         // about how much of which hash was right.
+        let callers = self.all();
         let (mut found, mut position) = (Choice::from(0), 0_u64);
-        for (index, caller) in (0_u64..).zip(self.0.iter()) {
+        for (index, caller) in (0_u64..).zip(callers.iter()) {
             let equal = presented.ct_eq(&caller.token_sha256);
             position.conditional_assign(&index, equal);
             found |= equal;
         }
-        let caller = self.0.get(usize::try_from(position).ok()?)?;
+        let caller = callers.get(usize::try_from(position).ok()?)?;
         let valid = bool::from(found) && caller.expires_at.is_none_or(|end| now < end);
         valid.then(|| caller.principal.clone())
     }

@@ -1,14 +1,18 @@
 //! The layers between a route and its handler: who is calling, that a gRPC path is called by
 //! gRPC, and how long a REST call may take.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use colophon_domain::{Clock, Failure, Principal, Reason, Result};
+use colophon_domain::{Clock, Failure, Principal, Reason, Result, Retry};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use crate::{callers::Callers, observe::Face, refusal::Refusal};
@@ -18,6 +22,52 @@ use crate::{callers::Callers, observe::Face, refusal::Refusal};
 pub(crate) struct Doorkeeper {
     pub(crate) callers: Callers,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) places: Places,
+}
+
+/// The calls of each caller that are under way: one that asks too much at once must not keep the
+/// others waiting.
+#[derive(Clone)]
+pub(crate) struct Places {
+    most: u32,
+    taken: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+/// A place of a caller; dropping it gives it back.
+struct Place {
+    places: Places,
+    caller: String,
+}
+
+impl Places {
+    pub(crate) fn new(most: u32) -> Self {
+        Self { most, taken: Arc::default() }
+    }
+
+    fn take(&self, caller: &str) -> Result<Place, Failure> {
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = all.entry(caller.to_owned()).or_default();
+        if *taken >= self.most {
+            let text = format!("{} calls of {caller} are under way already", self.most);
+            return Err(Failure::new(Reason::TooManyCalls, text)
+                .remedy("send fewer calls at the same time, and come back in a moment")
+                .retry(Retry::Wait(Duration::from_secs(1))));
+        }
+        *taken += 1;
+        Ok(Place { places: self.clone(), caller: caller.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = all.get_mut(&self.caller) {
+            *taken -= 1;
+            if *taken == 0 {
+                all.remove(&self.caller);
+            }
+        }
+    }
 }
 
 /// Lets known callers in, with their [`Principal`] in the request's extensions; the same layer
@@ -30,6 +80,10 @@ pub(crate) async fn authenticate(
     match doorkeeper.identify(request.headers()) {
         Ok(caller) => {
             tracing::Span::current().record("caller", caller.name.as_str());
+            let _place = match doorkeeper.places.take(&caller.name) {
+                Ok(place) => place,
+                Err(failure) => return Refusal::from(failure).into_response(),
+            };
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -132,6 +186,18 @@ pub(crate) fn too_slow(limit: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_given_back_when_the_call_ends() {
+        let places = Places::new(2);
+        let (first, _second) = (places.take("ci").unwrap(), places.take("ci").unwrap());
+        let refused = places.take("ci").err().unwrap();
+        assert_eq!(refused.reason(), Reason::TooManyCalls);
+        places.take("other").unwrap();
+        drop(first);
+        places.take("ci").unwrap();
+        assert_eq!(places.taken.lock().unwrap().len(), 1, "who has no call takes no room");
+    }
 
     #[test]
     fn the_scheme_is_bearer_in_any_case() {

@@ -53,7 +53,8 @@ pub fn router(
     let readiness =
         readiness::Readiness::new(service.clone(), clock.clone(), settings.ready_max_age);
     let calls = Arc::new(calls::Calls::new(service, clock.clone()));
-    let doorkeeper = guard::Doorkeeper { callers, clock };
+    let places = guard::Places::new(settings.max_calls_per_caller);
+    let doorkeeper = guard::Doorkeeper { callers, clock, places };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
 
     let rest = rest::routes(calls.clone())

@@ -19,11 +19,24 @@ pub struct ServerSettings {
     /// a token cannot load the database.
     #[serde(with = "humantime_serde")]
     pub ready_max_age: Duration,
+    /// So many calls of one caller are under way at once; more are refused.
+    pub max_calls_per_caller: u32,
+    /// So many releases may have been accepted and not have ended; rollbacks are taken all the same.
+    /// The server leaves this to the engine.
+    pub max_waiting_releases: u32,
+    /// The same of each caller.
+    pub max_waiting_releases_per_caller: u32,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { call_timeout: Duration::from_mins(1), ready_max_age: Duration::from_secs(1) }
+        Self {
+            call_timeout: Duration::from_mins(1),
+            ready_max_age: Duration::from_secs(1),
+            max_calls_per_caller: 256,
+            max_waiting_releases: 20_000,
+            max_waiting_releases_per_caller: 10_000,
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct LockedHead<'a> {
     pub(crate) state: HeadState,
     /// A freeze stops moves of the tag now.
     pub(crate) frozen: bool,
+    /// Everything is held: no move begins.
+    pub(crate) held: bool,
     leaf_hash: Option<LeafHash>,
     observed_at: Option<OffsetDateTime>,
     /// The tag was seen so long before this transaction.
@@ -113,6 +115,7 @@ impl<'a> LockedHead<'a> {
                    barrier_release, mover,
                    leaf_hash, observed_at,
                    EXISTS (SELECT FROM freeze_of(registry, repository)) AS "frozen!",
+                   on_hold() AS "held!",
                    GREATEST(colophon_now(), last_at + interval '1 microsecond', observed_at) AS "at!"
             FROM tag_head WHERE registry = $1 AND repository = $2 AND tag = $3
             FOR UPDATE
@@ -137,6 +140,7 @@ impl<'a> LockedHead<'a> {
                 mover: row.mover,
             },
             frozen: row.frozen,
+            held: row.held,
             leaf_hash,
             observed_at: row.observed_at,
             seen: None,

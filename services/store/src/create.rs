@@ -84,14 +84,18 @@ impl Store {
 
     /// Accepts a release, or finds the one that the same key made before.
     pub async fn create_release(&self, new: &NewRelease<'_>) -> Result<Created> {
-        if let Some(id) = tx::run("create_release", || self.try_create(new)).await? {
-            return Ok(Created::New(id));
-        }
-        // The key is taken: whoever took it has committed, or the insert would still wait.
         let key = new.request.idempotency_key.as_deref().unwrap_or_default();
-        let id = self.find_by_key(new.principal, key, &new.fingerprint).await?;
-        id.map(Created::Existing)
-            .ok_or_else(|| Failure::new(Reason::Internal, "an idempotency key vanished"))
+        // A key that is let go of in between is free the second time.
+        for _ in 0..2 {
+            if let Some(id) = tx::run("create_release", || self.try_create(new)).await? {
+                return Ok(Created::New(id));
+            }
+            // The key is taken: whoever took it has committed, or the insert would still wait.
+            if let Some(id) = self.find_by_key(new.principal, key, &new.fingerprint).await? {
+                return Ok(Created::Existing(id));
+            }
+        }
+        Err(Failure::new(Reason::Internal, "an idempotency key vanished twice"))
     }
 
     async fn try_create(&self, new: &NewRelease<'_>) -> Result<Option<Uuid>, Fault> {

@@ -17,6 +17,7 @@ use crate::{
     Lease, Store,
     append::{Author, Draft, Holder, LockedHead, Look},
     freezes::FREEZE_GATE,
+    holds::on_hold,
     put_back, rows,
     tx::{self, Fault},
 };
@@ -208,6 +209,9 @@ impl Store {
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
         if step.restore.is_some() {
             put_back::still_wanted(&mut tx, step).await?;
+        }
+        if head.held {
+            return Err(on_hold("the service is on hold: no move begins".to_owned()).into());
         }
         let decision = step.decide(look.digest, &head.state);
         let frozen = head.frozen && !step.terms.break_glass;

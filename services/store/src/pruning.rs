@@ -69,7 +69,7 @@ impl Store {
         if !used.known {
             return Ok(Prune::Forgotten);
         }
-        if used.moving || head.frozen || look.is_stale() || head.tag_seq != tag_seq {
+        if used.moving || head.frozen || head.held || look.is_stale() || head.tag_seq != tag_seq {
             return Ok(Prune::Later);
         }
         if used.shared {

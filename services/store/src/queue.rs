@@ -77,7 +77,8 @@ pub enum Renewed {
 }
 
 impl Store {
-    /// Claims up to `limit` jobs whose time has come, most urgent first.
+    /// Claims up to `limit` jobs whose time has come, most urgent first; none while a hold is in
+    /// force.
     pub async fn claim(&self, worker: &str, limit: i64, lease: Duration) -> Result<Vec<Claimed>> {
         // A newer version's jobs are left to its workers.
         let kinds: Vec<String> = JobKind::ALL.iter().map(ToString::to_string).collect();
@@ -86,6 +87,7 @@ impl Store {
             WITH next AS (
                 SELECT id FROM job
                 WHERE state = 'queued' AND run_at <= (SELECT colophon_now()) AND kind = ANY ($4)
+                  AND NOT (SELECT on_hold())
                 ORDER BY priority DESC, run_at, id LIMIT $2
                 FOR UPDATE SKIP LOCKED
             ), claimed AS (
@@ -158,12 +160,13 @@ impl Store {
             .collect()
     }
 
-    /// How long until the next queued job's time comes; `None` if none is queued.
+    /// How long until the next queued job's time comes; `None` if none is queued, or
+    /// everything is held.
     pub async fn next_due(&self) -> Result<Option<Duration>> {
         let seconds = sqlx::query_scalar!(
             r#"
             SELECT EXTRACT(EPOCH FROM min(run_at) - colophon_now())::float8
-            FROM job WHERE state = 'queued'
+            FROM job WHERE state = 'queued' AND NOT (SELECT on_hold())
             "#,
         )
         .fetch_one(&self.pool)

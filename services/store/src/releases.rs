@@ -83,7 +83,8 @@ impl Store {
     async fn views(&self, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
         let rows = sqlx::query!(
             r#"
-            SELECT r.*, w.waiting_for AS "waiting_for?", w.waiting_reason AS "waiting_reason?"
+            SELECT r.*, w.waiting_for AS "waiting_for?", w.waiting_reason AS "waiting_reason?",
+                   (SELECT on_hold()) AS "held!"
             FROM release r
             LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason FROM job j
                                WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
@@ -99,6 +100,8 @@ impl Store {
         rows.into_iter()
             .map(|row| {
                 let state = rows::release_state(&row.state)?;
+                let held = row.held && !state.ended();
+                let held_for = "the end of the hold: the operator compares with the registries";
                 Ok(ReleaseView {
                     id: row.id,
                     source: rows::reference(
@@ -111,7 +114,11 @@ impl Store {
                     state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
                     message: row.message,
                     phase: rows::phase(&row.phase)?,
-                    waiting_for: row.waiting_for.filter(|_| !state.ended()),
+                    waiting_for: if held {
+                        Some(held_for.to_owned())
+                    } else {
+                        row.waiting_for.filter(|_| !state.ended())
+                    },
                     publications: publications.remove(&row.id).unwrap_or_default(),
                     actor: row.principal,
                     on_behalf_of: row.on_behalf_of,
@@ -125,12 +132,12 @@ impl Store {
                     attempts: Vec::new(),
                     cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
                     purpose: rows::purpose(&row.purpose)?,
-                    waiting_reason: row
-                        .waiting_reason
-                        .as_deref()
-                        .filter(|_| !state.ended())
-                        .map(rows::reason)
-                        .transpose()?,
+                    waiting_reason: if held {
+                        Some(Reason::OnHold)
+                    } else {
+                        let waiting = row.waiting_reason.as_deref().filter(|_| !state.ended());
+                        waiting.map(rows::reason).transpose()?
+                    },
                     on_failure: rows::on_failure(&row.on_failure)?,
                     plan: row.plan,
                     version: row.version,

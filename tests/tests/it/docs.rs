@@ -185,6 +185,8 @@ async fn every_key_of_the_configuration_is_described() {
         ("[[caller]]", "[[caller]]".to_owned()),
         ("[[caller.grants]]", "[[caller]]\n[[caller.grants]]".to_owned()),
         ("[worker]", "[worker]".to_owned()),
+        ("[retention]", "[retention]".to_owned()),
+        ("[reload]", "[reload]".to_owned()),
         ("[log]", "[log]".to_owned()),
     ];
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

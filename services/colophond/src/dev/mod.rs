@@ -80,7 +80,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let path = folder.write_config(&text)?;
     let config = Config::read(&path)?;
     logging::start(&config.log)?;
-    let running = service::Parts::build(config)?.run(true, true);
+    let running = service::Parts::build(config)?.run(&path, true, true);
     tokio::pin!(running);
     let server = tokio::select! {
         ended = &mut running => return ended,

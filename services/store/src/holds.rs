@@ -1,0 +1,183 @@
+//! Holds: times in which nothing is claimed and no move begins, until a person ends them. One begins
+//! by itself when the database lives elsewhere than it did, since it may have been restored: an old
+//! queue must not move tags back.
+//!
+//! SQL decides (`on_hold()`), also before any process has noticed. A hold that somebody asks for
+//! begins under the gate of freezes, so that no intent follows that has not seen it.
+
+use colophon_domain::{Failure, Reason, Result, Retry};
+use sqlx::PgConnection;
+use time::OffsetDateTime;
+
+use crate::{
+    Store,
+    freezes::FREEZE_GATE,
+    tx::{self, Bounded as _, Fault},
+};
+
+/// In whose name a hold begins by itself.
+const ITSELF: &str = "colophon";
+
+/// Why it does.
+const RESTORED: &str = "the database lives elsewhere than it did: it was restored, or a standby took \
+                        over; what the registries show may be newer than what is recorded";
+
+/// Everything is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// It began by itself, because the database may have been restored.
+    pub restored: bool,
+    /// Why.
+    pub reason: String,
+    /// Who began it.
+    pub by: String,
+    /// Since when.
+    pub since: OffsetDateTime,
+}
+
+impl Hold {
+    /// What whoever has to wait for its end is told.
+    pub fn failure(&self) -> Failure {
+        on_hold(format!("the service is on hold: {}", self.reason))
+    }
+}
+
+/// What a job is told that could go on only without a hold.
+pub(crate) fn on_hold(text: String) -> Failure {
+    Failure::new(Reason::OnHold, text)
+        .remedy("the operator compares with the registries and ends the hold")
+        .retry(Retry::Wait(std::time::Duration::from_secs(5)))
+}
+
+impl Store {
+    /// The hold that is in force.
+    pub async fn hold(&self) -> Result<Option<Hold>> {
+        let held = sqlx::query_scalar!("SELECT on_hold() AS \"held!\"")
+            .fetch_one(&self.pool)
+            .bounded()
+            .await?;
+        if held { self.look_for_restore().await } else { Ok(None) }
+    }
+
+    /// Writes down where the database lives, at the first time; begins a hold if it lives elsewhere
+    /// than it did; and returns the hold that is in force.
+    pub async fn look_for_restore(&self) -> Result<Option<Hold>> {
+        tx::run("look_for_restore", || async {
+            let mut tx = self.pool.begin().await?;
+            sqlx::query!("UPDATE instance SET lineage = database_lineage() WHERE lineage IS NULL")
+                .execute(&mut *tx)
+                .await?;
+            begin_if_restored(&mut tx).await?;
+            let hold = sqlx::query_as!(
+                Hold,
+                r#"
+                SELECT cause = 'restore' AS "restored!", reason, began_by AS by, began_at AS since
+                FROM hold WHERE ended_at IS NULL
+                "#,
+            )
+            .fetch_optional(&mut *tx)
+            .await?;
+            tx.commit().await?;
+            Ok(hold)
+        })
+        .await
+    }
+
+    /// Holds everything from now on: when this returns, no intent is committed any more.
+    ///
+    /// # Errors
+    /// `ON_HOLD` if a hold is in force already.
+    pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<()> {
+        tx::run("begin_hold", || async {
+            let mut tx = self.pool.begin().await?;
+            sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
+                .fetch_one(&mut *tx)
+                .await?;
+            let made = sqlx::query!(
+                r#"
+                INSERT INTO hold (cause, reason, began_by, lineage)
+                VALUES ('asked', $1, $2, database_lineage()) ON CONFLICT DO NOTHING
+                "#,
+                reason,
+                by,
+            )
+            .execute(&mut *tx)
+            .await?;
+            if made.rows_affected() == 0 {
+                return Err(on_hold("the service is on hold already".to_owned()).into());
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends the hold; from now on the database is at home where it lives.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` if no hold is in force.
+    pub async fn end_hold(&self, by: &str, reason: &str, kept_queue: bool) -> Result<()> {
+        tx::run("end_hold", || async {
+            let mut tx = self.pool.begin().await?;
+            let ended = sqlx::query!(
+                r#"
+                UPDATE hold SET ended_at = colophon_now(), ended_by = $1, end_reason = $2,
+                       kept_queue = $3
+                WHERE ended_at IS NULL
+                "#,
+                by,
+                reason,
+                kept_queue,
+            )
+            .execute(&mut *tx)
+            .await?;
+            if ended.rows_affected() == 0 {
+                return Err(nothing_holds().into());
+            }
+            sqlx::query!("UPDATE instance SET lineage = database_lineage()")
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query!("DELETE FROM restore_finding").execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// What is said to who ends a hold that is not there.
+pub(crate) fn nothing_holds() -> Failure {
+    Failure::new(Reason::NotFound, "the service is not on hold")
+}
+
+/// Begins a hold where the database lives elsewhere than it did. One that came with the database
+/// from where it lived before begins anew: what was compared then says nothing of now.
+async fn begin_if_restored(conn: &mut PgConnection) -> Result<(), Fault> {
+    let anew = sqlx::query!(
+        r#"
+        UPDATE hold SET cause = 'restore', reason = $1, began_by = $2, began_at = colophon_now(),
+               lineage = database_lineage()
+        WHERE ended_at IS NULL AND lineage <> database_lineage()
+        "#,
+        RESTORED,
+        ITSELF,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let begun = sqlx::query!(
+        r#"
+        INSERT INTO hold (cause, reason, began_by, lineage)
+        SELECT 'restore', $1, $2, database_lineage() FROM instance
+        WHERE lineage <> database_lineage()
+        ON CONFLICT DO NOTHING
+        "#,
+        RESTORED,
+        ITSELF,
+    )
+    .execute(&mut *conn)
+    .await?;
+    if anew.rows_affected() + begun.rows_affected() > 0 {
+        sqlx::query!("DELETE FROM restore_finding").execute(&mut *conn).await?;
+    }
+    Ok(())
+}
