@@ -43,6 +43,19 @@
 
 {{/* The configuration as the service reads it: what is in the values, and what the chart adds. */}}
 {{- define "colophon.config" -}}
+{{- include "colophon.toml" (include "colophon.configWhole" . | fromJson) -}}
+{{- end -}}
+
+{{/* What of it holds until a pod ends. The service reads the rest again by itself, if it may. */}}
+{{- define "colophon.configAtStart" -}}
+{{- $config := include "colophon.configWhole" . | fromJson -}}
+{{- if (default dict $config.reload).watch_interval -}}
+{{- $config = omit $config "registry" "vault" "repository" "caller" -}}
+{{- end -}}
+{{- include "colophon.toml" $config -}}
+{{- end -}}
+
+{{- define "colophon.configWhole" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $secrets := include "colophon.secrets" . -}}
 {{- $_ := set $config "server" (merge (dict "listen" (printf "%s:8080" .Values.listenHost)) (default dict $config.server)) -}}
@@ -62,5 +75,5 @@
 {{- $_ := set .auth "secret_id_file" (printf "%s/vault-secret-id" $secrets) -}}
 {{- end -}}
 {{- end -}}
-{{- include "colophon.toml" $config -}}
+{{- $config | toJson -}}
 {{- end -}}

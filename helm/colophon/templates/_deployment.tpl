@@ -31,8 +31,8 @@ spec:
         {{- with .values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
-        # The service reads its configuration at its start, so a change starts new pods.
-        checksum/config: {{ include "colophon.config" $root | sha256sum }}
+        # What the service reads at its start only; a change of it starts new pods.
+        checksum/config: {{ include "colophon.configAtStart" $root | sha256sum }}
     spec:
       serviceAccountName: {{ include "colophon.serviceAccountName" $root }}
       {{- include "colophon.podDefaults" $root | nindent 6 }}

@@ -173,8 +173,17 @@ class Consequences(unittest.TestCase):
         values = example("minimal")
         before = checksums(values)
         self.assertEqual(len(before), 1)
-        values["config"]["caller"][0]["name"] = "somebody-else"
+        values["config"]["worker"] = {"concurrency": 7}
         self.assertFalse(before & checksums(values))
+        # What the service reads again by itself starts none, unless it may not.
+        for changed in ["caller", "registry", "repository", "vault"]:
+            for interval, same in [("10s", True), (None, False)]:
+                values = example("production")
+                values["config"]["reload"] = {"watch_interval": interval}
+                pods = checksums(values)
+                values["config"][changed] = example("workers")["config"].get(changed, [])
+                values["vault"]["secretIdSecret"] = {"name": "colophon-vault"}
+                self.assertEqual(pods == checksums(values), same, changed)
         values = example("minimal") | {"service": {"httpPort": 80}}
         self.assertEqual(before, checksums(values))
 
@@ -271,8 +280,8 @@ class Explained(unittest.TestCase):
                           re.MULTILINE)
         described = {key: default for key, default, _ in rows}
         self.assertEqual(len(rows), len(described), "a value is described twice")
-        # A section that is there or not, and has no default.
-        self.assertEqual(described, dict(leaves(rendering.defaults())) | {"config.vault": ""})
+        # Sections that are there or not, and have no default.
+        self.assertEqual(described, dict(leaves(rendering.defaults())) | {"config.vault": "", "config.retention": ""})
 
     def test_the_schema_has_every_key_of_the_configuration(self):
         documented, section = {}, None
