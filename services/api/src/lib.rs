@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod json_tests;
 mod names;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod timestamp;
 
 pub use timestamp::{Timestamp, TimestampError};

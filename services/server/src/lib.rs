@@ -11,8 +11,10 @@ mod grpc;
 mod guard;
 mod health;
 mod observe;
+mod openapi;
 mod page;
 mod readiness;
+mod reasons;
 mod refusal;
 mod rest;
 mod service;
@@ -36,7 +38,9 @@ pub use axum::Router;
 pub use callers::{CallerConfig, Callers};
 pub use connections::{serve, serve_within};
 pub use health::{probes, starting};
+pub use openapi::OPENAPI;
 pub use readiness::{Part, Probe};
+pub use reasons::call_reasons;
 pub use service::Releases;
 pub use settings::{ConnectionLimits, MESSAGE_LIMIT_BYTES, ServerSettings};
 pub use table::{Row, row};
@@ -60,6 +64,7 @@ pub fn router(
     let rest = rest::routes(calls.clone())
         .route_layer(authenticated.clone())
         .merge(health::routes(readiness.clone()))
+        .merge(openapi::routes())
         .route_layer(middleware::from_fn_with_state(settings.call_timeout, guard::in_time));
     let grpc = grpc_routes(grpc::Grpc::new(calls, settings.call_timeout))
         .route_layer(authenticated)

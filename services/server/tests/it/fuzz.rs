@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::fake::{self, CI, uuid};
+use crate::{
+    fake::{self, CI, uuid},
+    openapi::documented,
+};
 
 fn router() -> Router {
     fake::router(Arc::default(), Arc::default(), ServerSettings::default())
@@ -18,7 +21,8 @@ fn router() -> Router {
 /// Sends the request and checks the answer's form.
 fn holds(request: Request) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let shown = format!("{} {}", request.method(), request.uri());
+    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+    let shown = format!("{method} {}", request.uri());
     let response = runtime.block_on(router().oneshot(request)).unwrap();
     let status = response.status();
     prop_assert!(!status.is_server_error(), "{shown}: {status}");
@@ -26,6 +30,10 @@ fn holds(request: Request) -> Result<(), TestCaseError> {
     let wanted = if status.is_success() { "application/json" } else { "application/problem+json" };
     prop_assert_eq!(media, Some(wanted), "{}: {}", shown, status);
     prop_assert!(response.headers().contains_key("x-request-id"));
+    let body = runtime.block_on(axum::body::to_bytes(response.into_body(), 1 << 22)).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let said = documented(&method, &path, status.as_u16(), body["reason"].as_str());
+    prop_assert_eq!(said, Ok(()));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::Value;
 
-use crate::fake::Server;
+use crate::{fake::Server, openapi::documented};
 
 /// A client without a proxy and without trust in anybody: the tests speak plain HTTP.
 pub fn client() -> Client {
@@ -30,6 +30,7 @@ pub async fn send(server: &Server, method: Method, path: &str) -> Response {
 /// Checks the form of a problem document (RFC 9457) and gives it back.
 pub async fn problem(response: Response, status: StatusCode, reason: &str) -> Value {
     let headers = response.headers().clone();
+    let path = response.url().path().to_owned();
     assert_eq!(headers["content-type"], "application/problem+json");
     let got = response.status();
     let problem: Value = response.json().await.unwrap();
@@ -40,6 +41,8 @@ pub async fn problem(response: Response, status: StatusCode, reason: &str) -> Va
     for text in ["title", "detail"] {
         assert!(problem[text].as_str().is_some_and(|text| !text.is_empty()), "{problem}");
     }
+    let said = ["GET", "POST"].map(|way| documented(way, &path, status.as_u16(), Some(reason)));
+    assert!(said.iter().any(Result::is_ok), "{said:?}");
     problem
 }
 

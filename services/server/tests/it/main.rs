@@ -19,6 +19,7 @@ mod guards;
 mod health;
 mod http;
 mod logs;
+mod openapi;
 mod plans;
 mod rest;
 mod rollbacks;
