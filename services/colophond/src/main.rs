@@ -11,10 +11,14 @@ mod releases;
 mod reload;
 mod service;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use colophon_domain::Failure;
 use colophon_server::new_token;
 use secrecy::ExposeSecret;
@@ -59,6 +63,17 @@ enum Command {
     CheckConfig,
     /// Make a token for a caller: the token, once, and its entry for the configuration.
     NewToken,
+    /// Print what a shell needs to complete command lines.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages into a folder.
+    Man {
+        /// The folder; it is made if it is not there.
+        #[arg(long, value_name = "FOLDER")]
+        out: PathBuf,
+    },
 }
 
 /// How `restore-check` ends where something is not as recorded.
@@ -66,8 +81,11 @@ const DIFFERS: u8 = 3;
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    if matches!(args.command, Command::NewToken) {
-        return print_token();
+    match &args.command {
+        Command::NewToken => return print_token(),
+        Command::Completions { shell } => return print_completions(*shell),
+        Command::Man { out } => return write_pages(out),
+        _ => {}
     }
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -112,8 +130,24 @@ async fn run(command: Command, path: &Path, config: Config) -> Result<()> {
             println!("the configuration is good");
             Ok(())
         }
-        Command::NewToken | Command::Dev(_) => Ok(()),
+        Command::NewToken | Command::Dev(_) | Command::Completions { .. } | Command::Man { .. } => {
+            Ok(())
+        }
     }
+}
+
+fn print_completions(shell: Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "colophond", &mut script);
+    std::io::stdout().write_all(&script).context("the script cannot be printed")
+}
+
+fn write_pages(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(Args::command(), folder))
+        .with_context(|| format!("{} cannot be written to", folder.display()))?;
+    println!("the manual pages are in {}", folder.display());
+    Ok(())
 }
 
 fn print_token() -> Result<()> {
@@ -122,4 +156,30 @@ fn print_token() -> Result<()> {
     println!("[[caller]]\nname = \"\"\ntoken_sha256 = \"{hash}\"");
     println!("grants = [{{ repositories = [\"ghcr.io/acme/*\"], actions = [\"read\"] }}]");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use colophon_testkit::docs;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_docs_show_only_commands_that_there_are() {
+        let lines = docs::lines("colophond").unwrap();
+        assert!(lines.len() >= 3, "{} lines were found", lines.len());
+        for line in lines {
+            let parsed = Args::try_parse_from(&line.words);
+            assert!(parsed.is_ok(), "{}: {:?}", line.place, parsed.err());
+        }
+        let mut command = Args::command();
+        command.build();
+        let wrong = docs::mentions(&command).unwrap();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
 }

@@ -6,6 +6,7 @@ mod moment;
 mod publish;
 mod queries;
 mod rollback;
+mod shells;
 mod targets;
 mod values;
 
@@ -18,6 +19,7 @@ pub use self::{
     publish::{Plan, Publish, Waiting},
     queries::{Cancel, History, Releases, Resolve, ShowRelease},
     rollback::{Rollback, Settle, SettledChoice},
+    shells::{Completions, Man},
 };
 use crate::exit::EXIT_CODES;
 
@@ -115,11 +117,16 @@ pub enum Command {
     Lift(Lift),
     /// Say what became of an interrupted move, where the registry cannot be asked any more
     Settle(Settle),
+    /// Print what a shell needs to complete command lines
+    Completions(Completions),
+    /// Write the manual pages into a folder
+    Man(Man),
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use colophon_testkit::docs;
 
     use super::*;
 
@@ -149,5 +156,19 @@ mod tests {
             assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }
         assert!(Cli::try_parse_from(["colophon", "history", "--release", "x"]).is_ok());
+    }
+
+    #[test]
+    fn the_docs_show_only_commands_that_there_are() {
+        let lines = docs::lines("colophon").unwrap();
+        assert!(lines.len() >= 20, "{} lines were found", lines.len());
+        for line in lines {
+            let parsed = Cli::try_parse_from(&line.words);
+            assert!(parsed.is_ok(), "{}: {}", line.place, parsed.unwrap_err());
+        }
+        let mut command = Cli::command();
+        command.build();
+        let wrong = docs::mentions(&command).unwrap();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }

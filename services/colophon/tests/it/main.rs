@@ -14,6 +14,7 @@ mod plans;
 mod queries;
 mod robust;
 mod rollbacks;
+mod shells;
 mod usage;
 
 use std::{
