@@ -13,11 +13,11 @@ use colophon_tests::{SiteOptions, World};
 use secrecy::ExposeSecret as _;
 use tokio::process::Command;
 
-fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-fn page(name: &str) -> String {
+pub fn page(name: &str) -> String {
     let path = root().join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -173,9 +173,9 @@ pub(super) fn parameters() -> Value {
         "RequestId": {
             "name": "X-Request-Id",
             "in": "header",
-            "description": "What the request is called in the log, in the answer and in errors. \
-                Without it, or if it is not of this form, the server makes one.",
-            "schema": { "type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$" },
+            "description": "What the request is called in the log, in the answer and in errors: 1 to \
+                128 letters, digits, `.`, `_` or `-`. In place of anything else the server makes one.",
+            "schema": { "type": "string" },
         },
     })
 }
