@@ -41,6 +41,8 @@ pub struct World {
     pub limits: String,
     /// Further sections.
     pub sections: String,
+    /// The lines of `[telemetry]`.
+    pub telemetry: String,
     /// Further variables of the processes' environment, `RUST_LOG` among them.
     pub environment: Vec<(String, String)>,
 }
@@ -93,6 +95,7 @@ impl World {
             worker: QUICK.to_owned(),
             limits: String::new(),
             sections: String::new(),
+            telemetry: String::new(),
             environment: vec![("RUST_LOG".to_owned(), "info,colophon_engine=debug".to_owned())],
         };
         world.token = world.caller("ci", EVERYTHING)?;
@@ -223,12 +226,14 @@ impl World {
         let head = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = {:?}\n[server.limits]\n{}\n\
              [database]\nurl = {:?}\nmax_connections = 10\n[worker]\n{}\n\
-             health_listen = \"127.0.0.1:0\"\nhealth_address_file = {:?}\n",
+             health_listen = \"127.0.0.1:0\"\nhealth_address_file = {:?}\n\
+             [telemetry]\n{}\n",
             address_file(folder).display().to_string(),
             self.limits,
             self.database.url(),
             self.worker,
             health_address_file(folder).display().to_string(),
+            self.telemetry,
         );
         let tables = self.callers.iter().chain(&self.registries).map(String::as_str);
         [head.as_str(), &self.sections, &self.vault]

@@ -17,6 +17,8 @@ use colophon_vault::{CredentialRule, VaultConfig};
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
+use crate::telemetry::TelemetrySection;
+
 /// The whole configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +52,9 @@ pub(crate) struct Config {
     /// What is logged, and how.
     #[serde(default)]
     pub(crate) log: LogSection,
+    /// Where traces and metrics go.
+    #[serde(default)]
+    pub(crate) telemetry: TelemetrySection,
     /// The whole text.
     #[serde(skip)]
     pub(crate) source: String,
@@ -57,7 +62,7 @@ pub(crate) struct Config {
 
 /// Sections that hold from the start of the process to its end.
 pub(crate) const FIXED_SECTIONS: &[&str] =
-    &["server", "database", "worker", "retention", "reload", "log"];
+    &["server", "database", "worker", "retention", "reload", "log", "telemetry"];
 
 /// `[reload]`
 #[derive(Default, Deserialize)]
@@ -212,6 +217,7 @@ impl Config {
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
         config.worker.check()?;
+        config.telemetry.check()?;
         config.retention.check()?;
         config.check_rules()?;
         text.clone_into(&mut config.source);

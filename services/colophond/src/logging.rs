@@ -4,34 +4,46 @@
 use anyhow::{Context, Result};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::filter_fn,
+    fmt::format::{Format, JsonFields},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
-use crate::config::{LogFormat, LogSection};
+use crate::{
+    config::{LogFormat, LogSection},
+    telemetry::{Anew, Telemetry, Traced, is_own},
+};
 
 /// Starts logging; `RUST_LOG` goes before the configuration.
-pub(crate) fn start(section: &LogSection) -> Result<()> {
+pub(crate) fn start(section: &LogSection, telemetry: &Telemetry) -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
         _ => EnvFilter::try_new(&section.filter).context("log.filter")?,
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match section.format {
-        LogFormat::Text => lines.with_ansi(false).boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => {
+            let format = Traced(Format::default().with_ansi(false));
+            lines.with_ansi(false).event_format(format).boxed()
+        }
+        LogFormat::Json => {
+            let format = Traced(Format::default().json().flatten_event(true));
+            lines.fmt_fields(JsonFields::new()).event_format(format).boxed()
+        }
     };
-    // For the whole subscriber, not for the one layer: a library that asks whether a line would be
-    // logged leaves its answer behind in a layer's own filter, and our next line gets lost.
+    // What may be heard at all holds for every layer. What is heard of it is each layer's own
+    // question, asked anew every time.
     tracing_subscriber::registry()
-        .with(filter)
         .with(filter_fn(may_be_logged))
-        .with(lines)
+        .with(telemetry.layer())
+        .with(lines.with_filter(Anew(filter)))
         .try_init()
         .context("logging was started twice")
 }
 
 /// Our own spans and events; of everybody else's only warnings and errors.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("colophon")
-        || (metadata.is_event() && *metadata.level() <= Level::WARN)
+    is_own(metadata) || (metadata.is_event() && *metadata.level() <= Level::WARN)
 }

@@ -10,6 +10,7 @@ mod logging;
 mod releases;
 mod reload;
 mod service;
+mod telemetry;
 
 use std::{
     io::Write as _,
@@ -23,7 +24,7 @@ use colophon_domain::Failure;
 use colophon_server::new_token;
 use secrecy::ExposeSecret;
 
-use crate::{config::Config, service::Parts};
+use crate::{config::Config, service::Parts, telemetry::Telemetry};
 
 /// Colophon, the publishing service for container images.
 #[derive(Parser)]
@@ -98,7 +99,6 @@ fn main() -> Result<()> {
         return runtime.block_on(dev::run(args));
     }
     let config = Config::read(&args.config).map_err(with_key)?;
-    logging::start(&config.log)?;
     runtime.block_on(run(args.command, &args.config, config))
 }
 
@@ -112,11 +112,19 @@ pub(crate) fn with_key(error: anyhow::Error) -> anyhow::Error {
 }
 
 async fn run(command: Command, path: &Path, config: Config) -> Result<()> {
+    let telemetry = Telemetry::start(&config.telemetry, &service::worker_name())?;
+    logging::start(&config.log, &telemetry)?;
+    let result = work(command, path, config, &telemetry).await;
+    telemetry.stop().await;
+    result
+}
+
+async fn work(command: Command, path: &Path, config: Config, telemetry: &Telemetry) -> Result<()> {
     let parts = Parts::build(config).map_err(with_key)?;
     match command {
-        Command::Serve => parts.run(path, true, false).await,
-        Command::Work => parts.run(path, false, true).await,
-        Command::Run => parts.run(path, true, true).await,
+        Command::Serve => parts.run(path, true, false, telemetry).await,
+        Command::Work => parts.run(path, false, true, telemetry).await,
+        Command::Run => parts.run(path, true, true, telemetry).await,
         Command::Hold(words) => hold::begin(parts.engine(), &words).await,
         Command::RestoreCheck { again } => {
             if !hold::compare(parts.engine(), again).await? {

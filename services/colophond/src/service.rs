@@ -25,6 +25,7 @@ use crate::{
     live::{Fresh, Live},
     releases::Service,
     reload::Reload,
+    telemetry::{Gauges, Telemetry},
 };
 
 /// How often a database that is away at the start is tried.
@@ -92,12 +93,19 @@ impl Parts {
 
     /// Runs the API, the worker, or both, until SIGTERM or SIGINT. On SIGHUP the file at `path` is
     /// read again.
-    pub(crate) async fn run(self, path: &Path, serve: bool, work: bool) -> Result<()> {
+    pub(crate) async fn run(
+        self,
+        path: &Path,
+        serve: bool,
+        work: bool,
+        telemetry: &Telemetry,
+    ) -> Result<()> {
         let stop = StopSignal::new()?;
         let mut serving = Serving::default();
         let (path, text) = (path.to_owned(), self.source.clone());
         let reload = Reload::new(path, self.live.clone(), self.watch_interval, text)?;
         tokio::spawn(reload.run(serving.stopping.clone()));
+        self.show_metrics(serve, telemetry, &mut serving).await?;
         let ended = tokio::select! {
             ended = self.go_on(serve, work, &mut serving) => ended,
             () = stop.arrives() => Ok(()),
@@ -140,6 +148,26 @@ impl Parts {
             Some(ended) => ended.context("a part broke down")?,
             None => Ok(()),
         }
+    }
+
+    /// Shows metrics to whoever scrapes, and keeps the gauges fresh for the collector. The queue is
+    /// everybody's: those who serve say how it stands, and workers what they do.
+    async fn show_metrics(
+        &self,
+        serve: bool,
+        telemetry: &Telemetry,
+        serving: &mut Serving,
+    ) -> Result<()> {
+        let gauges = (serve && telemetry.measures()).then(|| Gauges::new(self.store.clone()));
+        if let Some((listen, router)) = telemetry.page(gauges.clone()) {
+            let listener = bind("telemetry.prometheus_listen", listen, None).await?;
+            tracing::info!(address = %listener.local_addr()?, "serving metrics");
+            serving.probes(listener, router, serving.worked.clone());
+        }
+        if let (Some(rhythm), Some(gauges)) = (telemetry.rhythm(), gauges) {
+            serving.tasks.spawn(gauges.keep_fresh(rhythm, serving.stopping.clone()));
+        }
+        Ok(())
     }
 
     /// Brings the schema up to date as soon as the database is there; meanwhile only probes are
@@ -284,7 +312,7 @@ impl StopSignal {
 }
 
 /// Who tried, in the list of attempts: the host and the process.
-fn worker_name() -> String {
+pub(crate) fn worker_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{}/{}", if host.is_empty() { "worker" } else { host }, std::process::id())

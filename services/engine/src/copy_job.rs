@@ -37,6 +37,7 @@ impl Engine {
 
     /// Copies, and shows how far it is while it does. `recheck` looks also below manifests that
     /// are there already, for a target that has lost blobs.
+    #[tracing::instrument(level = "debug", name = "engine.content.copy", skip_all, fields(source = %content.repository, target = %job.repository, digest = content.target.as_str()))]
     pub(crate) async fn copy_content(
         &self,
         job: &Claimed,

@@ -16,6 +16,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 impl Engine {
     /// Accepts a release for a caller whose rights were checked. The source is resolved to a
     /// digest once, here; if it cannot be resolved now, nothing is stored.
+    #[tracing::instrument(level = "debug", name = "engine.release.create", skip_all)]
     pub async fn create_release(
         &self,
         principal: &str,
@@ -34,7 +35,15 @@ impl Engine {
         if let Some(plan) = &request.plan {
             self.follow(plan, request, &mut whole, &digest).await?;
         }
-        self.accept(&NewRelease { principal, request: &whole, digest: &digest, fingerprint }).await
+        let traceparent = colophon_telemetry::current();
+        self.accept(&NewRelease {
+            principal,
+            request: &whole,
+            digest: &digest,
+            fingerprint,
+            traceparent: traceparent.as_deref(),
+        })
+        .await
     }
 
     /// Stores a release that is whole, and tells the workers.

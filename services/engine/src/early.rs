@@ -13,6 +13,7 @@ impl Engine {
     /// Looks at every tag of every target that may fail the release; true if one does, and the
     /// release with it. Of several targets one job's look counts for all. When a tag's turn comes
     /// it is looked at again.
+    #[tracing::instrument(level = "debug", name = "engine.tags.check", skip_all)]
     pub(crate) async fn refuse_early(&self, job: &Claimed) -> Result<bool> {
         let mut tags = self.store.all_tags(job).await?;
         tags.retain(|step| {

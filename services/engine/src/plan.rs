@@ -27,6 +27,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// What a release would do now.
+    #[tracing::instrument(level = "debug", name = "engine.release.plan", skip_all)]
     pub async fn plan(&self, request: &ReleaseRequest) -> Result<PlanView> {
         self.check(request)?;
         let whole = self.fill_in(request)?;

@@ -21,6 +21,7 @@ impl Engine {
     }
 
     /// Stops a release; what it has moved is put back, if it was asked to.
+    #[tracing::instrument(level = "debug", name = "engine.release.cancel", skip_all, fields(release = %id))]
     pub async fn cancel_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
         self.store.cancel_release(id, by, reason).await?;
         self.wake();

@@ -54,6 +54,7 @@ impl Engine {
         Ok(next.map_or(rest, |next| next.min(rest)).max(Duration::from_millis(10)))
     }
 
+    #[tracing::instrument(level = "debug", name = "engine.intent.resolve", skip_all, fields(release = %due.release, repository = %due.repository, tag = %due.tag))]
     pub(crate) async fn resolve_one(&self, due: DueIntent) {
         let reference = format!("{}:{}", due.repository, due.tag);
         let result =

@@ -19,6 +19,7 @@ const PLACES_AT_ONCE: usize = 8;
 impl Engine {
     /// Accepts a rollback for a caller whose rights were checked. From then on releases of these
     /// tags that were accepted before, and have not moved them, come too late.
+    #[tracing::instrument(level = "debug", name = "engine.release.rollback", skip_all)]
     pub async fn rollback(
         &self,
         caller: &Principal,
@@ -61,7 +62,15 @@ impl Engine {
             break_glass: request.break_glass,
             ..ReleaseRequest::publish(source, targets)
         };
-        self.accept(&NewRelease { principal, request: &whole, digest: &digest, fingerprint }).await
+        let traceparent = colophon_telemetry::current();
+        self.accept(&NewRelease {
+            principal,
+            request: &whole,
+            digest: &digest,
+            fingerprint,
+            traceparent: traceparent.as_deref(),
+        })
+        .await
     }
 
     /// One tag, back by steps, to a time or to a digest.

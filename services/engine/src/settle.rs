@@ -13,6 +13,7 @@ impl Engine {
     /// # Errors
     /// `NOT_UNKNOWN` if there is nothing to settle, or the registry shows something else than what
     /// was said.
+    #[tracing::instrument(level = "debug", name = "engine.tag.settle_by_hand", skip_all)]
     pub async fn settle(
         &self,
         repository: &Repository,

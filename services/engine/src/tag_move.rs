@@ -35,6 +35,7 @@ pub(crate) enum TagEnd {
 
 impl Engine {
     /// Settles one tag. A failure that stays settles the tag too; one that may pass is returned.
+    #[tracing::instrument(level = "debug", name = "engine.tag.move", skip_all, fields(repository = %step.repository, tag = %step.tag, kind = %step.kind))]
     pub(crate) async fn settle_tag(&self, place: &Place<'_>, step: &Move) -> Result<TagEnd> {
         let result = self.try_tag(place, step).await;
         match result {

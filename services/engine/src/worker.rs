@@ -12,8 +12,9 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use crate::{Engine, lease::Keeper};
+use crate::{Engine, job_span, lease::Keeper, metrics};
 
 /// The pause before the end of an attempt is written once more.
 const END_PAUSE: Duration = Duration::from_millis(500);
@@ -115,7 +116,7 @@ impl Worker {
         running: &mut JoinSet<()>,
         drain: &CancellationToken,
     ) -> bool {
-        let asked = Instant::now();
+        let (asked, asked_at) = (Instant::now(), self.engine.clock.now());
         let settings = &self.engine.settings;
         let limit = i64::try_from(permits.len()).unwrap_or(i64::MAX);
         let claimed = match self.engine.store.claim(&self.name, limit, settings.lease).await {
@@ -129,10 +130,12 @@ impl Worker {
         let idle = claimed.is_empty();
         for (job, permit) in claimed.into_iter().zip(permits) {
             let (engine, drain) = (self.engine.current(), drain.clone());
-            running.spawn(async move {
+            let span = job_span::begin(&job, asked_at);
+            let work = async move {
                 engine.work(job, asked, &drain).await;
                 drop(permit);
-            });
+            };
+            running.spawn(work.instrument(span));
         }
         idle
     }
@@ -177,6 +180,7 @@ impl Engine {
             match self.store.reap().await {
                 Ok(0) => {}
                 Ok(jobs) => {
+                    metrics::leases_ran_out(jobs);
                     tracing::warn!(jobs, "leases ran out; their jobs are in the queue again");
                     self.wake();
                 }
@@ -200,6 +204,7 @@ impl Engine {
             result = self.attempt(&job, &keeper) => result,
             () = keeper.lost() => {
                 tracing::warn!(job = job.lease.job, release = %job.release, "the lease was lost");
+                metrics::lease_lost();
                 return;
             }
             () = drain.cancelled() => Ok(End::Wait(Waiting::on(
@@ -208,6 +213,7 @@ impl Engine {
                 Duration::ZERO,
             ))),
         };
+        job_span::end(&job, &result);
         self.write_end(&job, &result, &keeper).await;
         self.wake();
     }

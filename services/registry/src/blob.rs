@@ -9,6 +9,7 @@ use crate::{exchange::Call, session::Session};
 impl Session {
     /// Asks by HEAD. A registry that does not answer HEAD counts as one without the blob, which
     /// is then sent.
+    #[tracing::instrument(level = "debug", name = "registry.blob.check", skip_all, fields(repository = self.repository.name(), digest = %digest))]
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let _permit = self.permit(&self.host.requests).await?;
         let url = self.url(&format!("blobs/{digest}"));

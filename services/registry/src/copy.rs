@@ -9,6 +9,7 @@ use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, TagOrD
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::{
     download::Download,
@@ -16,6 +17,7 @@ use crate::{
     gather::Gathered,
     manifest::{Descriptor, Manifest},
     manifests::PutError,
+    metrics,
     pause::{LEAST_WAIT, LONGEST_SLEEP},
     plan::{Plan, plan},
     session::Session,
@@ -149,16 +151,22 @@ impl Copy<'_> {
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let mut done = Vec::with_capacity(plan.blobs.len());
         for blob in there {
-            self.progress.blob(BlobOutcome::Present, blob.size);
+            self.arrived(BlobOutcome::Present, blob);
             done.push((blob.clone(), BlobOutcome::Present));
         }
         let moved = self.all(missing.into_iter().map(|blob| async move {
             let outcome = self.move_blob(blob).await?;
-            self.progress.blob(outcome, blob.size);
+            self.arrived(outcome, blob);
             Ok((blob.clone(), outcome))
         }));
         done.extend(moved.await?);
         Ok(done)
+    }
+
+    /// A blob is at the target.
+    fn arrived(&self, outcome: BlobOutcome, blob: &Descriptor) {
+        self.progress.blob(outcome, blob.size);
+        metrics::blob(&self.target.host, outcome, blob.size);
     }
 
     /// The blobs that the target has, and those that it lacks.
@@ -221,6 +229,7 @@ impl Copy<'_> {
         }
     }
 
+    #[tracing::instrument(level = "debug", name = "registry.blob.copy", skip_all, fields(digest = %blob.digest, bytes = blob.size))]
     async fn transfer(&self, blob: &Descriptor) -> Result<BlobOutcome> {
         let (source, target) = (self.source, self.target);
         let mut begun = None;
@@ -241,7 +250,13 @@ impl Copy<'_> {
             }
         };
         let (upload, download) = tokio::try_join!(upload, Download::open(source, blob))?;
-        upload.send(blob, download, &self.progress).await?;
+        let span = tracing::debug_span!(
+            "registry.blob.upload",
+            repository = target.repository.name(),
+            digest = %blob.digest,
+            bytes = blob.size,
+        );
+        upload.send(blob, download, &self.progress).instrument(span).await?;
         Ok(BlobOutcome::Copied)
     }
 

@@ -214,6 +214,7 @@ impl Download {
         Ok(Some(fresh))
     }
 
+    #[tracing::instrument(level = "debug", name = "registry.blob.download", skip_all, fields(registry = %self.session.host.name, repository = self.session.repository.name(), digest = %self.blob.digest, offset = self.offset))]
     async fn ask(&mut self) -> Result<()> {
         let session = self.session.clone();
         let digest = &self.blob.digest;

@@ -15,6 +15,7 @@ use crate::{
     answer::{Asked, Refusal},
     auth::Turn,
     pause::retry_after,
+    request::Line,
     scope::Scopes,
     session::Session,
     transport,
@@ -124,8 +125,10 @@ impl Session {
         let asked = &call.asked;
         let mut turn = Turn::new(self, call.scopes.clone(), call.renew);
         let (mut delays, mut throttles) = (delays(), 0);
+        let mut attempt = 0;
         loop {
-            let sent = self.attempt(call, &mut turn).await;
+            attempt += 1;
+            let sent = self.attempt(call, &mut turn, attempt).await;
             let error = match sent {
                 Ok(response) if was_a_stranger(call, &mut turn, &response).await => continue,
                 Ok(response) => match response.status() {
@@ -194,7 +197,12 @@ impl Session {
     }
 
     /// Waits for the host's pause and the authorization, then sends once.
-    async fn attempt(&self, call: &Call<'_>, turn: &mut Turn<'_>) -> Result<Response, CallError> {
+    async fn attempt(
+        &self,
+        call: &Call<'_>,
+        turn: &mut Turn<'_>,
+        attempt: u32,
+    ) -> Result<Response, CallError> {
         let prepare = async {
             self.host.pause.ready_by(&self.host.name, call.deadline).await?;
             turn.header(&call.asked).await
@@ -225,7 +233,7 @@ impl Session {
         }
         let patience = Instant::now() + self.host.config.request_timeout;
         let limit = call.deadline.map_or(patience, |deadline| deadline.min(patience));
-        match timeout_at(limit, request.send()).await {
+        match self.line(call, attempt).send(timeout_at(limit, request.send())).await {
             Ok(Ok(mut response)) => {
                 if self.host.is_own(&call.url) {
                     self.host.learn_address(&response);
@@ -313,11 +321,17 @@ impl Session {
         let client = self.host.client_for(&call.url, &call.asked)?;
         let request =
             client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
-        match tokio::time::timeout(self.host.config.request_timeout, request.send()).await {
+        let sent = tokio::time::timeout(self.host.config.request_timeout, request.send());
+        match self.line(call, 1).send(sent).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(transport::explain(error, &call.asked)),
             Err(_) => Err(call.asked.unavailable("no answer in time")),
         }
+    }
+
+    fn line<'a>(&'a self, call: &'a Call<'_>, attempt: u32) -> Line<'a> {
+        let repository = self.repository.name();
+        Line { host: &self.host, method: &call.method, url: &call.url, repository, attempt }
     }
 
     fn storage_failure(&self, response: &Response, call: &Call<'_>) -> Failure {

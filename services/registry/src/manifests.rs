@@ -76,6 +76,7 @@ impl Session {
     }
 
     /// The same by HEAD alone; `None` also where the answer does not suffice.
+    #[tracing::instrument(level = "debug", name = "registry.manifest.check", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub(crate) async fn head_only(&self, what: &TagOrDigest) -> Result<Option<Descriptor>> {
         let _permit = self.permit(&self.host.requests).await?;
         let call = self.read_call(Method::HEAD, what, "looking for");
@@ -108,6 +109,7 @@ impl Session {
     /// # Errors
     /// `DIGEST_MISMATCH`, `TOO_LARGE` above 4 MiB, `UNSUPPORTED_MANIFEST`, and whatever keeps
     /// the registry from answering.
+    #[tracing::instrument(level = "debug", name = "registry.manifest.download", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub async fn manifest(&self, what: &TagOrDigest) -> Result<Option<Manifest>> {
         let _permit = self.permit(&self.host.requests).await?;
         let call = self.read_call(Method::GET, what, "reading");
@@ -143,6 +145,7 @@ impl Session {
     /// [`PutError::NotApplied`] after a 4xx or when nothing was sent: `CONTENT_MISSING` if the
     /// registry lacks a blob or child, `TAG_IMMUTABLE` if it does not let the tag move.
     /// [`PutError::Unknown`] after a 5xx, a lost connection or no answer in time.
+    #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]
     pub async fn put_manifest(
         &self,
         what: &TagOrDigest,

@@ -21,6 +21,7 @@ impl Session {
     /// # Errors
     /// `REGISTRY_*`, `RATE_LIMITED` and the like; never because of a 404 or of the content's
     /// kind. `TOO_LARGE` above 64 MiB.
+    #[tracing::instrument(level = "debug", name = "registry.tag.observe", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub async fn observe(&self, what: &TagOrDigest) -> Result<Option<Digest>> {
         let _permit = self.permit(&self.host.requests).await?;
         let call = self.anything(Method::HEAD, what);

@@ -41,6 +41,7 @@ impl Session {
     /// host or to a page that was there already; `TOO_LARGE` for a page above 4 MiB and after
     /// 1,000 pages; `REGISTRY_*`, `RATE_LIMITED` and the like. What was shown until then is not
     /// all.
+    #[tracing::instrument(level = "debug", name = "registry.tags.list", skip_all, fields(repository = self.repository.name()))]
     pub async fn tags(&self, visit: &mut (dyn FnMut(&str) + Send)) -> Result<bool> {
         let mut url = self.url("tags/list");
         url.query_pairs_mut().append_pair("n", PAGE);
@@ -123,6 +124,7 @@ impl Session {
     /// # Errors
     /// `TAG_IMMUTABLE` if the registry keeps the tag where it is; `REGISTRY_UNAVAILABLE`, after
     /// which the tag may be gone or not; `REGISTRY_UNAUTHORIZED`, `REGISTRY_DENIED` and the like.
+    #[tracing::instrument(level = "debug", name = "registry.tag.delete", skip_all, fields(repository = self.repository.name(), tag = %tag))]
     pub async fn delete_tag(&self, tag: &Tag) -> Result<bool> {
         let _permit = self.permit(&self.host.requests).await?;
         let url = self.url(&format!("manifests/{tag}"));

@@ -22,6 +22,7 @@ use crate::{
     exchange::{MOST_THROTTLES, delays},
     host::Host,
     pause::{LEAST_WAIT, retry_after},
+    request::Line,
     schemes::Realm,
     scope::Scopes,
     sent::Sent,
@@ -199,6 +200,7 @@ struct Body {
     expires_in: Option<u64>,
 }
 
+#[tracing::instrument(level = "debug", name = "registry.token.fetch", skip_all, fields(registry = %host.name, repository = asked.repository.name()))]
 async fn fetch(
     host: &Host,
     key: &Key,
@@ -294,9 +296,16 @@ async fn send(
     request: impl Fn() -> Result<RequestBuilder>,
 ) -> Result<Response> {
     let (mut delays, mut throttles) = (delays(), 0);
+    let mut attempt = 0;
     loop {
         host.pause.ready(&host.name).await?;
-        let sent = request()?.timeout(host.config.request_timeout).send().await;
+        let (client, request) = request()?.timeout(host.config.request_timeout).build_split();
+        let request = request.map_err(|error| transport::explain(error, asked))?;
+        attempt += 1;
+        let (method, url) = (request.method().clone(), request.url().clone());
+        let repository = asked.repository.name();
+        let line = Line { host, method: &method, url: &url, repository, attempt };
+        let sent = line.send(client.execute(request)).await;
         let failure = match sent {
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 match retry_after(response.headers(), host.clock.as_ref()) {

@@ -19,12 +19,13 @@ use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Response};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 use url::Url;
 
 use crate::{
     answer::Asked, auth::Turn, config::RegistryConfig, copy::Progress, download::Download,
     exchange::Call, host, manifest::Descriptor, manifests::content_digest, rate::Rate,
-    session::Session, transport,
+    request::Line, session::Session, transport,
 };
 
 /// Pieces between a download and its upload. A piece is what the network gave at once, at most
@@ -64,6 +65,7 @@ impl Session {
     /// Begins an upload by asking the registry to take the blob from another repository of its
     /// own. Whatever speaks against that (the permission to read there, a registry that cannot)
     /// is no failure: `None`, and the blob is sent.
+    #[tracing::instrument(level = "debug", name = "registry.blob.mount", skip_all, fields(digest = %blob.digest, from = from.name()))]
     pub(crate) async fn mount(&self, blob: &Descriptor, from: &Repository) -> Option<Begun> {
         let mut url = self.url("blobs/uploads/");
         url.query_pairs_mut()
@@ -110,7 +112,9 @@ impl Upload {
         let asked = session.asked(format!("sending the blob {}", blob.digest), true);
         let flow = Arc::new(Flow::new(blob.size, Arc::clone(progress)));
         let (pieces, body) = mpsc::channel(PIECES);
-        let pump = AbortOnDropHandle::new(tokio::spawn(pump(download, pieces, Arc::clone(&flow))));
+        let pump = AbortOnDropHandle::new(tokio::spawn(
+            pump(download, pieces, Arc::clone(&flow)).in_current_span(),
+        ));
         let sent = self.put(blob, Pieces { body, flow: Arc::clone(&flow) }, &asked).await;
         drop(pump);
         match sent {
@@ -136,17 +140,22 @@ impl Upload {
         let mut request = session
             .host
             .client_for(&url, asked)?
-            .put(url)
+            .put(url.clone())
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
             .header(header::CONTENT_LENGTH, blob.size)
             .body(if blob.size == 0 { Body::from("") } else { Body::wrap_stream(pieces) });
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let mut response = tokio::select! {
-            sent = request.send() => sent.map_err(|error| transport::explain(error, asked))?,
-            failure = flow.watch(&session.host.config, asked) => return Err(failure),
+        let (host, repository) = (&*session.host, session.repository.name());
+        let line = Line { host, method: &Method::PUT, url: &url, repository, attempt: 1 };
+        let sent = async {
+            tokio::select! {
+                sent = request.send() => sent.map_err(|error| transport::explain(error, asked)),
+                failure = flow.watch(&host.config, asked) => Err(failure),
+            }
         };
+        let mut response = line.send(sent).await?;
         if own {
             response.extensions_mut().insert(turn.sent());
         } else if !response.status().is_success() {

@@ -10,6 +10,7 @@ mod fields;
 mod grpc;
 mod guard;
 mod health;
+mod metrics;
 mod observe;
 mod openapi;
 mod page;

@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tracing::{Instrument as _, field};
 
 use crate::{
+    metrics,
     refusal::{self, PROBLEM_JSON, Refusal},
     status,
 };
@@ -80,8 +81,10 @@ pub(crate) async fn observe(
     let id = RequestId::of(request.headers(), &*entropy);
     let face = Face::of(request.headers());
     let route = route(&request, face);
+    let method = request.method().clone();
     let span = tracing::info_span!(
         "server.request",
+        otel.kind = "server",
         method = %request.method(),
         route = route.as_deref(),
         request_id = id.as_str(),
@@ -89,6 +92,7 @@ pub(crate) async fn observe(
         status = field::Empty,
         grpc_status = field::Empty,
     );
+    colophon_telemetry::adopt_caller(&span, request.headers());
     request.extensions_mut().insert(id.clone());
     let begun = Instant::now();
     // A panic in one call must not take the other calls of the same connection with it.
@@ -102,7 +106,8 @@ pub(crate) async fn observe(
         if let Ok(value) = HeaderValue::from_str(id.as_str()) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        record(&span, &response, face, begun.elapsed(), route.as_deref());
+        let status = record(&span, &response, face, begun.elapsed(), route.as_deref());
+        metrics::answered(face, route.as_deref(), &method, status, begun.elapsed());
         response
     })
 }
@@ -151,12 +156,15 @@ fn record(
     face: Face,
     took: Duration,
     route: Option<&str>,
-) {
-    span.record("status", response.status().as_u16());
+) -> u16 {
+    let mut status = response.status().as_u16();
+    span.record("status", status);
     if face == Face::Grpc {
         // A success says so in the trailers, which are still to come.
         let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
-        span.record("grpc_status", code.unwrap_or("0"));
+        let code = code.unwrap_or("0");
+        span.record("grpc_status", code);
+        status = code.parse().unwrap_or(status);
     }
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let probe = route.is_none_or(|route| {
@@ -167,6 +175,7 @@ fn record(
     } else {
         tracing::info!(took_ms, "answered");
     }
+    status
 }
 
 /// Answers what no service is there for, on both faces.

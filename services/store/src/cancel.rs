@@ -14,7 +14,7 @@ impl Store {
     /// worker sees it, and one with an interrupted move when its outcome is known. Cancelling a
     /// cancelled release again is no error.
     pub async fn cancel_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
-        tx::run("cancel_release", || self.try_cancel(id, by, reason)).await
+        tx::run("release.cancel", || self.try_cancel(id, by, reason)).await
     }
 
     async fn try_cancel(&self, id: Uuid, by: &str, reason: &str) -> Result<(), Fault> {

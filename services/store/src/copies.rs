@@ -51,7 +51,7 @@ impl Store {
         refusal: &Failure,
         at: Option<&Digest>,
     ) -> Result<()> {
-        tx::run("refuse", || async {
+        tx::run("release.refuse", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             let (reason, message) = (refusal.reason(), refusal.message());
@@ -69,7 +69,7 @@ impl Store {
 
     /// All content is at the target.
     pub async fn finish_copy(&self, job: &Claimed, totals: &CopyTotals) -> Result<()> {
-        tx::run("finish_copy", || async {
+        tx::run("copy.finish", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             sqlx::query!(

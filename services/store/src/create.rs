@@ -23,6 +23,8 @@ pub struct NewRelease<'a> {
     pub digest: &'a Digest,
     /// Tells whether two requests under one key are the same.
     pub fingerprint: [u8; 32],
+    /// The trace that the release is accepted in, for its jobs to go on with.
+    pub traceparent: Option<&'a str>,
 }
 
 /// What became of the request.
@@ -87,7 +89,7 @@ impl Store {
         let key = new.request.idempotency_key.as_deref().unwrap_or_default();
         // A key that is let go of in between is free the second time.
         for _ in 0..2 {
-            if let Some(id) = tx::run("create_release", || self.try_create(new)).await? {
+            if let Some(id) = tx::run("release.create", || self.try_create(new)).await? {
                 return Ok(Created::New(id));
             }
             // The key is taken: whoever took it has committed, or the insert would still wait.
@@ -277,8 +279,9 @@ async fn insert_release(
             INSERT INTO release (id, principal, on_behalf_of, reason, labels, source_registry,
                                  source_repository, source_reference, digest, not_after, priority,
                                  phase, purpose, on_failure, allow_backward, break_glass, plan,
-                                 version)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $19, $20, $21, $22, $23, $24)
+                                 version, traceparent)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $19, $20, $21, $22, $23, $24,
+                    $25)
         ), target AS (
             INSERT INTO publication (id, release_id, ordinal, registry, repository, state)
             SELECT t.id, $1, (t.n - 1)::smallint, t.registry, t.repository, t.state
@@ -313,6 +316,7 @@ async fn insert_release(
         request.break_glass,
         request.plan,
         request.version.as_ref().map(|asked| asked.version.to_string()),
+        new.traceparent,
     )
     .execute(conn)
     .await?;

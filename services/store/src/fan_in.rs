@@ -9,7 +9,12 @@ use colophon_domain::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{barriers, put_back, rows, tx::Fault};
+use crate::{
+    barriers,
+    metrics::{self, Deed},
+    put_back, rows,
+    tx::Fault,
+};
 
 /// The release as it stands when one of its jobs ends, locked.
 #[expect(clippy::struct_excessive_bools, reason = "a row: each is a column of its own")]
@@ -185,7 +190,7 @@ async fn open(
 
 /// Ends a release all of whose tags are where they should be.
 async fn succeed(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
-    sqlx::query!(
+    let done = sqlx::query!(
         r#"
         WITH targets AS (
             UPDATE publication SET state = 'SUCCEEDED' WHERE release_id = $1
@@ -202,6 +207,9 @@ async fn succeed(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
     )
     .execute(conn)
     .await?;
+    if done.rows_affected() > 0 {
+        metrics::note(Deed::Ended(ReleaseState::Succeeded));
+    }
     Ok(())
 }
 
@@ -230,7 +238,7 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
     barriers::lift(conn, standing.id).await?;
     close_publications(conn, standing).await?;
     let (state, reason, message) = conclusion(conn, standing).await?;
-    sqlx::query!(
+    let done = sqlx::query!(
         r#"
         UPDATE release SET state = $2, state_reason = $3, message = $4, phase = 'done',
                ended_at = colophon_now()
@@ -243,6 +251,9 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
     )
     .execute(conn)
     .await?;
+    if done.rows_affected() > 0 {
+        metrics::note(Deed::Ended(state));
+    }
     Ok(())
 }
 

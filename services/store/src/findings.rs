@@ -186,7 +186,7 @@ impl Store {
         tag: &Tag,
         look: Look<'_>,
     ) -> Result<()> {
-        tx::run("record_sight", || async {
+        tx::run("sight.record", || async {
             let mut tx = self.pool.begin().await?;
             let mut head = LockedHead::lock(&mut tx, repository, tag).await?;
             let open = sqlx::query_scalar!(

@@ -18,7 +18,7 @@ impl Store {
     /// Lets go of up to `limit` jobs of releases that ended so long ago, with their attempts.
     /// `None` if another process is at it.
     pub async fn forget_jobs(&self, age: Duration, limit: i64) -> Result<Option<u64>> {
-        tx::run("forget_jobs", || async {
+        tx::run("jobs.forget", || async {
             let mut tx = self.pool.begin().await?;
             if !alone(&mut tx).await? {
                 return Ok(None);
@@ -49,7 +49,7 @@ impl Store {
     /// Lets go of up to `limit` idempotency keys of releases that ended so long ago. `None` if
     /// another process is at it.
     pub async fn forget_keys(&self, age: Duration, limit: i64) -> Result<Option<u64>> {
-        tx::run("forget_keys", || async {
+        tx::run("keys.forget", || async {
             let mut tx = self.pool.begin().await?;
             if !alone(&mut tx).await? {
                 return Ok(None);

@@ -66,7 +66,7 @@ impl Store {
     /// seen the freeze.
     pub async fn create_freeze(&self, principal: &str, request: &FreezeRequest) -> Result<Uuid> {
         let id = self.entropy.uuid();
-        tx::run("create_freeze", || async {
+        tx::run("freeze.create", || async {
             let mut tx = self.pool.begin().await?;
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
                 .fetch_one(&mut *tx)
@@ -100,7 +100,7 @@ impl Store {
 
     /// Ends a freeze before its time and makes the jobs claimable that waited for it.
     pub async fn lift_freeze(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
-        tx::run("lift_freeze", || async {
+        tx::run("freeze.lift", || async {
             let mut tx = self.pool.begin().await?;
             sqlx::query!(
                 r#"

@@ -62,7 +62,7 @@ impl Store {
     /// Writes down where the database lives, at the first time; begins a hold if it lives elsewhere
     /// than it did; and returns the hold that is in force.
     pub async fn look_for_restore(&self) -> Result<Option<Hold>> {
-        tx::run("look_for_restore", || async {
+        tx::run("hold.look_for_restore", || async {
             let mut tx = self.pool.begin().await?;
             sqlx::query!("UPDATE instance SET lineage = database_lineage() WHERE lineage IS NULL")
                 .execute(&mut *tx)
@@ -88,7 +88,7 @@ impl Store {
     /// # Errors
     /// `ON_HOLD` if a hold is in force already.
     pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<()> {
-        tx::run("begin_hold", || async {
+        tx::run("hold.begin", || async {
             let mut tx = self.pool.begin().await?;
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
                 .fetch_one(&mut *tx)
@@ -117,7 +117,7 @@ impl Store {
     /// # Errors
     /// `NOT_FOUND` if no hold is in force.
     pub async fn end_hold(&self, by: &str, reason: &str, kept_queue: bool) -> Result<()> {
-        tx::run("end_hold", || async {
+        tx::run("hold.end", || async {
             let mut tx = self.pool.begin().await?;
             let ended = sqlx::query!(
                 r#"

@@ -193,7 +193,7 @@ impl Store {
         window: Duration,
         grace: Duration,
     ) -> Result<Begun> {
-        tx::run("begin_move", || self.try_begin(step, tag_seq, look, window, grace)).await
+        tx::run("move.begin", || self.try_begin(step, tag_seq, look, window, grace)).await
     }
 
     async fn try_begin(

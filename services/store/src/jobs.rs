@@ -70,7 +70,7 @@ impl Store {
         waiting: &Waiting,
         failure: &Failure,
     ) -> Result<()> {
-        tx::run("wait_after", || async {
+        tx::run("job.wait_after", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, lease).await?;
             record_attempt(&mut tx, lease, failure).await?;
@@ -86,7 +86,7 @@ impl Store {
 
     /// Puts a job back into the queue after an attempt that did not work.
     pub async fn retry(&self, lease: Lease, failure: &Failure, delay: Duration) -> Result<()> {
-        tx::run("retry", || async {
+        tx::run("job.retry", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, lease).await?;
             record_attempt(&mut tx, lease, failure).await?;
@@ -117,7 +117,7 @@ impl Store {
         failure: &Failure,
         verdict: &Failure,
     ) -> Result<GaveUp> {
-        tx::run("give_up", || async {
+        tx::run("job.give_up", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             if move_is_open(&mut tx, job).await? {
@@ -134,7 +134,7 @@ impl Store {
 
     /// Ends a job because its release was cancelled or is failing.
     pub async fn stop(&self, job: &Claimed) -> Result<GaveUp> {
-        tx::run("stop", || async {
+        tx::run("job.stop", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             if move_is_open(&mut tx, job).await? {
@@ -150,7 +150,7 @@ impl Store {
     /// Ends a job of tags all of which are settled already, by an attempt before this one or by
     /// the reconciler.
     pub async fn complete(&self, job: &Claimed) -> Result<()> {
-        tx::run("complete", || async {
+        tx::run("job.complete", || async {
             let mut tx = self.pool.begin().await?;
             fence(&mut tx, job.lease).await?;
             if fan_in::tags_left(&mut tx, job.publication, job.kind).await? {

@@ -48,7 +48,7 @@ impl Store {
     /// The reason for which the same release could not keep it before.
     pub async fn keep(&self, step: &Move, digest: &Digest, kept_tag: &Tag) -> Result<Keeping> {
         let id = self.entropy.uuid();
-        let row = tx::run("keep", || async {
+        let row = tx::run("digest.keep", || async {
             let mut tx = self.pool.begin().await?;
             fence_shared(&mut tx, step.lease).await?;
             let row = sqlx::query!(

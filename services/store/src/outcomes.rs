@@ -13,6 +13,7 @@ use crate::{
     append::{Draft, Holder, LockedHead, Look},
     fan_in,
     intents::{decision_recorded, fence_shared, may_go_on},
+    metrics::{self, Deed},
     put_back,
     tx::{self, Bounded as _, Fault},
     verdicts::{self, Settled, Verdict, reason_code, verdict, why},
@@ -40,7 +41,7 @@ impl Store {
         look: Look<'_>,
         refusal: Option<&Failure>,
     ) -> Result<Outcome> {
-        tx::run("finish_move", || self.try_finish(step, intent, look, refusal)).await
+        tx::run("move.finish", || self.try_finish(step, intent, look, refusal)).await
     }
 
     async fn try_finish(
@@ -91,7 +92,7 @@ impl Store {
         tag_seq: i64,
         look: Look<'_>,
     ) -> Result<Outcome> {
-        tx::run("settle_without_move", || self.try_settle(step, tag_seq, look)).await
+        tx::run("tag.settle", || self.try_settle(step, tag_seq, look)).await
     }
 
     async fn try_settle(
@@ -149,7 +150,7 @@ impl Store {
     /// Settles a tag that failed without an intent: the registry could not even be asked for a
     /// reason that stays.
     pub async fn fail_tag(&self, step: &Move, failure: &Failure) -> Result<Outcome> {
-        tx::run("fail_tag", || async {
+        tx::run("tag.fail", || async {
             let mut tx = self.pool.begin().await?;
             fence_shared(&mut tx, step.lease).await?;
             let state = match step.restore {
@@ -274,5 +275,8 @@ pub(crate) async fn settle(
     )
     .execute(conn)
     .await?;
+    if verdict.state.ended() {
+        metrics::note(Deed::Tag(verdict.state));
+    }
     Ok(())
 }

@@ -48,7 +48,7 @@ impl Store {
         window: Duration,
         grace: Duration,
     ) -> Result<Prune> {
-        tx::run("begin_prune", || self.try_prune(kept, tag_seq, look, window, grace)).await
+        tx::run("prune.begin", || self.try_prune(kept, tag_seq, look, window, grace)).await
     }
 
     async fn try_prune(
@@ -113,7 +113,7 @@ impl Store {
             Settled::NotApplied => Kind::NotApplied,
             Settled::Conflict => Kind::Conflict,
         };
-        tx::run("finish_prune", || async {
+        tx::run("prune.finish", || async {
             let mut tx = self.pool.begin().await?;
             let mut head = LockedHead::lock(&mut tx, &kept.repository, &kept.kept_tag).await?;
             close(&mut tx, intent.id, 0, &kept.repository, &kept.kept_tag).await?;

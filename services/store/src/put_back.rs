@@ -8,7 +8,13 @@ use colophon_domain::{Failure, Reason, Retry, TagMoveState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Move, append::Holder, rows, tx::Fault};
+use crate::{
+    Move,
+    append::Holder,
+    metrics::{self, Deed},
+    rows,
+    tx::Fault,
+};
 
 /// So many tags are named in a summary; each says for itself what became of it.
 const NAMED: usize = 6;
@@ -48,6 +54,9 @@ pub(crate) async fn open(conn: &mut PgConnection, release: Uuid) -> Result<bool,
     )
     .fetch_one(conn)
     .await?;
+    if jobs > 0 {
+        metrics::note(Deed::PutBack);
+    }
     Ok(jobs > 0)
 }
 

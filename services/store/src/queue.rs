@@ -56,6 +56,10 @@ pub struct Claimed {
     pub break_glass: bool,
     /// It follows a plan.
     pub planned: bool,
+    /// The trace that the release was accepted in.
+    pub traceparent: Option<String>,
+    /// How long it could have been claimed before it was.
+    pub waited: Duration,
 }
 
 impl Claimed {
@@ -97,7 +101,7 @@ impl Store {
                        blocked_on = NULL
                 FROM next WHERE job.id = next.id
                 RETURNING job.id, job.release_id, job.publication_id, job.kind, job.lease_token,
-                          job.failures, job.priority
+                          job.failures, job.priority, job.claimed_at - job.run_at AS waited
             ), started AS (
                 UPDATE release SET state = 'RUNNING', started_at = colophon_now()
                 WHERE state = 'QUEUED' AND id IN (SELECT release_id FROM claimed)
@@ -108,7 +112,8 @@ impl Store {
             SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
                    c.failures, r.source_registry, r.source_repository, r.digest,
                    COALESCE(r.not_after < colophon_now(), false) AS "late!", r.purpose,
-                   r.allow_backward, r.break_glass, r.plan IS NOT NULL AS "planned!",
+                   r.allow_backward, r.break_glass, r.plan IS NOT NULL AS "planned!", r.traceparent,
+                   EXTRACT(EPOCH FROM c.waited)::float8 AS "waited!",
                    r.principal, r.on_behalf_of, r.reason, r.checked, p.registry, p.repository,
                    EXISTS (SELECT FROM publication o
                            WHERE o.release_id = r.id AND o.id <> p.id) AS "several_targets!",
@@ -155,6 +160,8 @@ impl Store {
                     allow_backward: row.allow_backward,
                     break_glass: row.break_glass,
                     planned: row.planned,
+                    traceparent: row.traceparent,
+                    waited: Duration::try_from_secs_f64(row.waited).unwrap_or_default(),
                 })
             })
             .collect()

@@ -215,7 +215,7 @@ impl Store {
 
     /// Records what the registry shows for a taken intent, and wakes the job that waits for it.
     pub async fn resolve(&self, due: &DueIntent, look: Look<'_>) -> Result<Settled> {
-        tx::run("resolve", || self.try_resolve(due, Finding::Seen(look))).await
+        tx::run("intent.resolve", || self.try_resolve(due, Finding::Seen(look))).await
     }
 
     pub(crate) async fn try_resolve(

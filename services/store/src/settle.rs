@@ -41,7 +41,7 @@ impl Store {
             Settlement::NotMoved => due.old.as_ref(),
         };
         let finding = Finding::Told(digest, author);
-        tx::run("settle_by_hand", || self.try_resolve(due, finding)).await?;
+        tx::run("tag.settle_by_hand", || self.try_resolve(due, finding)).await?;
         Ok(())
     }
 }

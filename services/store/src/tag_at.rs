@@ -29,7 +29,7 @@ impl Store {
         tag: &Tag,
         at: Option<OffsetDateTime>,
     ) -> Result<TagView> {
-        let (around, at, now) = tx::run("tag_at", || self.read(repository, tag, at)).await?;
+        let (around, at, now) = tx::run("tag.read", || self.read(repository, tag, at)).await?;
         if at > now {
             return Err(Failure::invalid("at", "the time asked about lies in the future")
                 .remedy("leave it out for now"));

@@ -1,9 +1,15 @@
 //! Transactions with names. A transaction may run twice: one that the database broke off to
 //! resolve a conflict is simply tried again.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use colophon_domain::{Failure, Reason, Result, Retry};
+use tracing::{Instrument as _, field};
+
+use crate::metrics;
 
 /// Why a transaction did not go through.
 pub(crate) enum Fault {
@@ -55,22 +61,41 @@ const TRIES: u32 = 6;
 
 /// Runs a transaction, again if the database broke it off (`serialization_failure`,
 /// `deadlock_detected`).
-pub(crate) async fn run<T, F>(name: &'static str, mut work: impl FnMut() -> F) -> Result<T>
+pub(crate) async fn run<T, F>(name: &'static str, work: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T, Fault>>,
+{
+    let span = tracing::debug_span!(
+        "store.transaction",
+        otel.name = %format_args!("store.{name}"),
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        tries = field::Empty,
+    );
+    let begun = Instant::now();
+    let (result, tries) = Box::pin(tried(name, work)).instrument(span.clone()).await;
+    span.record("tries", tries);
+    metrics::transaction(name, tries, result.is_ok(), begun.elapsed());
+    result
+}
+
+/// What became of a transaction, and how often it was tried.
+async fn tried<T, F>(name: &'static str, mut work: impl FnMut() -> F) -> (Result<T>, u32)
 where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut tried = 0;
     loop {
         tried += 1;
-        let done = tokio::time::timeout(PATIENCE, work()).await;
+        let done = tokio::time::timeout(PATIENCE, metrics::tallied(work())).await;
         match done.unwrap_or_else(|_| Err(Fault::Failure(silent()))) {
-            Ok(value) => return Ok(value),
-            Err(Fault::Failure(failure)) => return Err(failure),
+            Ok(value) => return (Ok(value), tried),
+            Err(Fault::Failure(failure)) => return (Err(failure), tried),
             Err(Fault::Database(error)) if tried < TRIES && conflicts(&error) => {
                 tracing::debug!(transaction = name, tried, "transaction broken off, trying again");
                 tokio::time::sleep(Duration::from_millis(u64::from(tried) * 3)).await;
             }
-            Err(Fault::Database(error)) => return Err(lost(error)),
+            Err(Fault::Database(error)) => return (Err(lost(error)), tried),
         }
     }
 }

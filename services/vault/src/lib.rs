@@ -9,6 +9,7 @@ mod auth;
 mod config;
 mod http;
 mod login;
+mod metrics;
 mod place;
 mod secret;
 mod session;

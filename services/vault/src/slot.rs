@@ -16,8 +16,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 
 use crate::{
-    CredentialRule, VaultConfig, place::Place, secret, session::Sessions, trouble::Trouble,
-    wire::Fields,
+    CredentialRule, VaultConfig, metrics, place::Place, secret, session::Sessions,
+    trouble::Trouble, wire::Fields,
 };
 
 /// Versions count across all secrets of the process, so that one of another secret is never
@@ -107,6 +107,10 @@ impl Slot {
         }
     }
 
+    #[tracing::instrument(
+        level = "debug", name = "vault.secret.read", skip_all,
+        fields(otel.kind = "client", path = self.place.path.as_str(), outcome = tracing::field::Empty)
+    )]
     async fn read(
         self: &Arc<Self>,
         known: &mut Known,
@@ -119,11 +123,14 @@ impl Slot {
         }
         match sessions.read(&self.place).await.and_then(|fields| self.extract(fields)) {
             Ok((username, token)) => {
+                said("OK", began);
                 let credential = known.take(username, token, began);
                 self.forget_later(sessions, began);
                 Ok(credential)
             }
             Err(trouble) => {
+                said(trouble.reason.as_str(), began);
+                colophon_telemetry::failed(trouble.reason.as_str());
                 known.failed = Some((Instant::now(), trouble.clone()));
                 Err(trouble)
             }
@@ -168,6 +175,12 @@ impl Slot {
             .map_err(|fault| unusable(&self.token_field, &fault.to_string()))?;
         Ok((username, token))
     }
+}
+
+/// Says on the current span what came of a reading, and counts it.
+fn said(outcome: &'static str, began: Instant) {
+    tracing::Span::current().record("outcome", outcome);
+    metrics::read(outcome, began.elapsed());
 }
 
 impl Known {

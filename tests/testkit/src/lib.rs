@@ -5,6 +5,7 @@
 //! The checks in here use nothing of the code under test.
 
 pub mod cluster;
+pub mod collector;
 pub mod docs;
 mod error;
 pub mod image;

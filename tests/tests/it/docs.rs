@@ -188,6 +188,7 @@ async fn every_key_of_the_configuration_is_described() {
         ("[retention]", "[retention]".to_owned()),
         ("[reload]", "[reload]".to_owned()),
         ("[log]", "[log]".to_owned()),
+        ("[telemetry]", "[telemetry]".to_owned()),
     ];
     let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (section, config) in questions {

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use colophon_testkit::{
+    collector::Collector,
     image::ImageSpec,
     launcher::Login,
     secrets::Secrets,
@@ -21,11 +22,15 @@ use tokio::process::Command;
 use crate::{
     release_scene::{login, pat, published, state, succeeded, text},
     secrets_echo::Echo,
+    telemetry_metrics,
     vault_scene::CountedVault,
 };
 
 /// What every bearer token of the token service begins with: `{"typ":"JWT","alg":"ES256"`.
 const JWT: &str = "eyJ0eXAiOiJKV1QiLCJhbGciOi";
+
+/// What the collector lets Colophon in by.
+const COLLECTOR_KEY: &str = "otlp-key-7d1f2c90ab";
 
 /// Everything that was written or answered, and is searched in the end.
 struct Heard(Vec<(String, String)>);
@@ -98,6 +103,16 @@ async fn no_secret_is_found_anywhere() {
     let mut world = World::new().await.unwrap();
     world.environment = vec![("RUST_LOG".to_owned(), "trace".to_owned())];
     world.worker.push_str("max_attempts = 2\n");
+    // The collector's own key is a secret, too, and everything that is exported is searched.
+    let collector = Collector::start(Some(("x-key", COLLECTOR_KEY))).await.unwrap();
+    let keys = world.folder().join("otlp-headers");
+    std::fs::write(&keys, format!("X-Key: {COLLECTOR_KEY}\n")).unwrap();
+    world.telemetry = format!(
+        "otlp_endpoint = {:?}\notlp_headers_file = {:?}\nmetrics_interval = \"1s\"\n\
+         prometheus_listen = \"127.0.0.1:0\"\n",
+        collector.endpoint(),
+        keys.display().to_string(),
+    );
     let ttl = std::time::Duration::from_mins(10);
     let settings = "pat_cache_ttl = \"1s\"\nreread_interval = \"100ms\"";
     let vault = CountedVault::start(&mut world, settings, ttl).await;
@@ -185,6 +200,7 @@ async fn no_secret_is_found_anywhere() {
         world.token().expose_secret().to_owned(),
         "clp_wrong_token_0123456789".to_owned(),
         JWT.to_owned(),
+        COLLECTOR_KEY.to_owned(),
     ];
     for echo in &echoes {
         let shown = echo.shown();
@@ -197,6 +213,27 @@ async fn no_secret_is_found_anywhere() {
     let own_files: Vec<&Path> = own_files.iter().map(std::path::PathBuf::as_path).collect();
     let references: Vec<&str> = secrets.iter().map(String::as_str).collect();
     assert_eq!(Secrets::new(&references).search(&own_files).unwrap(), vec![]);
+    search(&secrets, &exported(&collector, [api, worker]).await, &[&good, &wrong]);
+}
+
+/// What was exported; the processes end, and send what is left.
+async fn exported(collector: &Collector, nodes: [Node; 2]) -> Heard {
+    let mut heard = Heard(Vec::new());
+    for mut node in nodes {
+        heard.add("/metrics", telemetry_metrics::page(&node).await);
+        node.stop().await.unwrap();
+    }
+    let text = collector.everything();
+    for own in ["vault.secret.read", "registry.token.fetch", "registry.blob.upload", "colophon.job"]
+    {
+        assert!(text.contains(own), "{own} was not exported");
+    }
+    // Libraries have spans of their own, which show requests.
+    for foreign in ["hyper", "reqwest", "rustify", "h2::", "FramedRead", "Connection {"] {
+        assert!(!text.contains(foreign), "a library's span was exported: {foreign}");
+    }
+    heard.add("the collector", text);
+    heard
 }
 
 /// Finds none of the secrets in anything that was heard; but does find each where it is.

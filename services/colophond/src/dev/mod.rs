@@ -19,7 +19,7 @@ use self::{
     folder::Folder,
     parts::{Beside, DATABASE_VARIABLE},
 };
-use crate::{config::Config, logging, service};
+use crate::{config::Config, logging, service, telemetry::Telemetry};
 
 /// How long the service itself may take to start; its parts have their own limits.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -79,8 +79,10 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     })?;
     let path = folder.write_config(&text)?;
     let config = Config::read(&path)?;
-    logging::start(&config.log)?;
-    let running = service::Parts::build(config)?.run(&path, true, true);
+    // The configuration exports nothing, so there is nothing to be sent at the end.
+    let telemetry = Telemetry::start(&config.telemetry, "dev")?;
+    logging::start(&config.log, &telemetry)?;
+    let running = service::Parts::build(config)?.run(&path, true, true, &telemetry);
     tokio::pin!(running);
     let server = tokio::select! {
         ended = &mut running => return ended,

@@ -72,7 +72,13 @@ impl Base {
     }
 
     pub(crate) async fn try_accept(&self, request: &ReleaseRequest, digest: &Digest) -> Created {
-        let new = NewRelease { principal: "ci", request, digest, fingerprint: [7; 32] };
+        let new = NewRelease {
+            principal: "ci",
+            request,
+            digest,
+            fingerprint: [7; 32],
+            traceparent: None,
+        };
         self.store.create_release(&new).await.unwrap()
     }
 

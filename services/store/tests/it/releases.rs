@@ -24,8 +24,13 @@ async fn one_key_makes_one_release_however_many_ask_at_once() {
     assert_eq!(base.count("SELECT count(*) FROM job").await, 1);
     assert_eq!(base.count("SELECT issued_ticket FROM tag_head WHERE tag = 'latest'").await, 1);
 
-    let other =
-        NewRelease { principal: "ci", request: &request, digest: &digest, fingerprint: [8; 32] };
+    let other = NewRelease {
+        principal: "ci",
+        request: &request,
+        digest: &digest,
+        fingerprint: [8; 32],
+        traceparent: None,
+    };
     let refusal = base.store.create_release(&other).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::IdempotencyKeyReused);
     let stranger = NewRelease { principal: "bot", fingerprint: [8; 32], ..other };

@@ -18,6 +18,8 @@ pub struct Exchange {
     pub query: Option<String>,
     /// Whether it had an `Authorization` header; its value is not kept.
     pub authorized: bool,
+    /// Whether it had a `traceparent`, a `tracestate` or a `baggage` header.
+    pub traced: bool,
     /// When its head was here.
     pub arrived: Instant,
     /// When it began to go on to the service, if it did.
@@ -35,6 +37,9 @@ impl Exchange {
             path: request.uri().path().to_owned(),
             query: request.uri().query().map(str::to_owned),
             authorized: request.headers().contains_key(header::AUTHORIZATION),
+            traced: ["traceparent", "tracestate", "baggage"]
+                .iter()
+                .any(|name| request.headers().contains_key(*name)),
             arrived: Instant::now(),
             forwarded: None,
             answered: None,

@@ -1,0 +1,103 @@
+//! `[telemetry]`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+
+/// What is exported, and to whom; nothing unless something is named.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct TelemetrySection {
+    /// The collector: `http://host:4317` or `https://..`. Traces and metrics go there by
+    /// OTLP/gRPC.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// A file with headers for the collector, one `name: value` a line; they may be secret.
+    pub(crate) otlp_headers_file: Option<PathBuf>,
+    /// A PEM file with the authorities that the collector's certificate is trusted by, in place
+    /// of the system's.
+    pub(crate) otlp_ca_file: Option<PathBuf>,
+    /// How long the collector may take for one answer.
+    #[serde(with = "humantime_serde")]
+    pub(crate) otlp_timeout: Duration,
+    /// How often metrics are sent to the collector.
+    #[serde(with = "humantime_serde")]
+    pub(crate) metrics_interval: Duration,
+    /// Where `/metrics` is served for Prometheus; not where the API is.
+    pub(crate) prometheus_listen: Option<SocketAddr>,
+    /// The share of traces that begin here and are exported; for a caller's trace the caller
+    /// decides.
+    pub(crate) sample_ratio: f64,
+    /// The resource attribute `service.name`.
+    pub(crate) service_name: String,
+    /// Further resource attributes.
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+impl Default for TelemetrySection {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: None,
+            otlp_headers_file: None,
+            otlp_ca_file: None,
+            otlp_timeout: Duration::from_secs(5),
+            metrics_interval: Duration::from_secs(30),
+            prometheus_listen: None,
+            sample_ratio: 1.0,
+            service_name: "colophon".to_owned(),
+            attributes: BTreeMap::new(),
+        }
+    }
+}
+
+impl TelemetrySection {
+    /// Refuses what cannot be meant.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!(
+            (0.0..=1.0).contains(&self.sample_ratio),
+            "telemetry.sample_ratio is {}; it must be from 0 to 1",
+            self.sample_ratio
+        );
+        let timeout = Duration::from_millis(1)..=Duration::from_mins(1);
+        ensure!(
+            timeout.contains(&self.otlp_timeout),
+            "telemetry.otlp_timeout must be from 1ms to 1m"
+        );
+        let interval = Duration::from_secs(1)..=Duration::from_hours(1);
+        ensure!(
+            interval.contains(&self.metrics_interval),
+            "telemetry.metrics_interval must be from 1s to 1h"
+        );
+        ensure!(
+            self.otlp_endpoint.is_some()
+                || (self.otlp_headers_file.is_none() && self.otlp_ca_file.is_none()),
+            "telemetry.otlp_headers_file and telemetry.otlp_ca_file are for a collector; name it in \
+             telemetry.otlp_endpoint"
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(toml: &str) -> String {
+        let section: TelemetrySection = toml::from_str(toml).unwrap();
+        section.check().err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn nothing_is_exported_by_default() {
+        let section: TelemetrySection = toml::from_str("").unwrap();
+        assert!(section.otlp_endpoint.is_none() && refused("").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        assert!(refused("sample_ratio = 1.5").contains("telemetry.sample_ratio"));
+        assert!(refused("sample_ratio = nan").contains("telemetry.sample_ratio"));
+        assert!(refused("otlp_timeout = \"0s\"").contains("telemetry.otlp_timeout"));
+        assert!(refused("otlp_headers_file = \"x\"").contains("telemetry.otlp_endpoint"));
+    }
+}
