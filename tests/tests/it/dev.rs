@@ -135,6 +135,44 @@ async fn one_command_publishes_an_example_and_takes_everything_along_when_it_end
 }
 
 #[tokio::test]
+async fn the_quick_start_does_what_it_says() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/quick-start.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, page) = page.split_once("## Look at what is there").unwrap();
+    let (page, _) = page.split_once("## A service of your own").unwrap();
+    let mut dev = Dev::start(&whole_path(), &["--ephemeral"]).await;
+    let screen = dev.screen().await;
+    let page = page
+        .replace("127.0.0.1:5000", part(&screen, "staging"))
+        .replace("127.0.0.1:5001", part(&screen, "production"));
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    let said: Vec<String> = blocks.map(|block| shell(&screen, block)).collect();
+    let [look, publish, refused, plan, back, freeze] = said.as_slice() else { panic!("{said:#?}") };
+    assert!(look.contains("the example of colophond dev"), "{look}");
+    for (tag, state) in [("1.1.0", "MOVED"), ("1.1", "MOVED"), ("1", "MOVED"), ("latest", "MOVED")]
+    {
+        assert_eq!(state_of(publish, tag), Some(state), "{publish}");
+    }
+    assert!(refused.contains("TAG_IMMUTABLE"), "{refused}");
+    for (tag, kept) in [("1.0", false), ("1", true), ("latest", true)] {
+        assert_eq!(state_of(plan, tag) == Some("KEPT"), kept, "{tag}: {plan}");
+    }
+    assert_eq!(state_of(back, "latest"), Some("MOVED"), "{back}");
+    assert!(freeze.contains("an audit") && freeze.contains("done"), "{freeze}");
+    dev.process.stop(Signal::TERM, PATIENCE).await.unwrap();
+}
+
+/// The word behind a tag in a table of tags.
+fn state_of<'a>(table: &'a str, tag: &str) -> Option<&'a str> {
+    table.lines().find_map(|line| {
+        let mut cells = line.split_whitespace();
+        let kind = cells.next()?;
+        let named = ["unique", "floating"].contains(&kind) && cells.next()? == tag;
+        if named { cells.next() } else { None }
+    })
+}
+
+#[tokio::test]
 async fn no_process_is_left_when_it_is_killed() {
     let mut dev = Dev::start(&whole_path(), &["--ephemeral"]).await;
     dev.screen().await;
