@@ -10,6 +10,7 @@
 {{- end -}}
 {{- $files := list -}}
 {{- with $config.vault -}}{{- $files = append $files .ca_file -}}{{- end -}}
+{{- with $config.telemetry -}}{{- $files = append $files .otlp_ca_file -}}{{- end -}}
 {{- range $config.registry -}}
 {{- $files = append $files .ca_file -}}
 {{- if and .credentials (not $config.vault) -}}
@@ -39,6 +40,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Whether there is a collector whose headers are secret. */}}
+{{- define "colophon.otlpHeaders" -}}
+{{- if and (default dict .Values.config.telemetry).otlp_endpoint .Values.telemetry.otlpHeadersSecret.name -}}true{{- end -}}
+{{- end -}}
+
 {{- define "colophon.secrets" -}}/var/run/secrets/colophon{{- end -}}
 
 {{/* The configuration as the service reads it: what is in the values, and what the chart adds. */}}
@@ -61,6 +67,14 @@
 {{- $_ := set $config "server" (merge (dict "listen" (printf "%s:8080" .Values.listenHost)) (default dict $config.server)) -}}
 {{- $_ := set $config "worker" (merge (dict "health_listen" (printf "%s:8081" .Values.listenHost)) (default dict $config.worker)) -}}
 {{- $_ := set $config "database" (merge (dict "url_file" (printf "%s/database-url" $secrets)) (default dict $config.database)) -}}
+{{- $telemetry := default dict $config.telemetry -}}
+{{- if .Values.telemetry.prometheus.enabled -}}
+{{- $_ := set $telemetry "prometheus_listen" (printf "%s:9464" .Values.listenHost) -}}
+{{- end -}}
+{{- if include "colophon.otlpHeaders" . -}}
+{{- $_ := set $telemetry "otlp_headers_file" (printf "%s/otlp-headers" $secrets) -}}
+{{- end -}}
+{{- $_ := set $config "telemetry" $telemetry -}}
 {{- with $config.vault -}}
 {{- if $.Values.vault.clientSecret.name -}}
 {{- $_ := set . "client_cert_file" (printf "%s/vault-client.crt" $secrets) -}}

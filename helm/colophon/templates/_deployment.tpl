@@ -47,6 +47,10 @@ spec:
           ports:
             - name: {{ .portName }}
               containerPort: {{ .port }}
+            {{- if $root.Values.telemetry.prometheus.enabled }}
+            - name: metrics
+              containerPort: 9464
+            {{- end }}
           startupProbe:
             httpGet: {path: /livez, port: {{ .portName }}}
             periodSeconds: 2

@@ -91,4 +91,11 @@ imagePullSecrets:
       {{- end }}
       {{- end }}
       {{- end }}
+      {{- if include "colophon.otlpHeaders" . }}
+      {{- with .Values.telemetry.otlpHeadersSecret }}
+      - secret:
+          name: {{ .name }}
+          items: [{key: {{ .key | quote }}, path: otlp-headers}]
+      {{- end }}
+      {{- end }}
 {{- end -}}

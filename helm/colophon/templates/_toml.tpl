@@ -13,13 +13,20 @@
 {{- $pairs := list -}}
 {{- range $key, $value := . -}}
 {{- if not (kindIs "invalid" $value) -}}
-{{- $pairs = append $pairs (printf "%s = %s" $key (include "colophon.toml.value" $value)) -}}
+{{- $pairs = append $pairs (printf "%s = %s" (include "colophon.toml.key" $key) (include "colophon.toml.value" $value)) -}}
 {{- end -}}
 {{- end -}}
 {{ printf "{ %s }" (join ", " $pairs) }}
-{{- else -}}
+{{- else if eq (float64 .) (floor .) -}}
 {{- int64 . -}}
+{{- else -}}
+{{- . -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A key that is more than a word is written in quotes. */}}
+{{- define "colophon.toml.key" -}}
+{{- regexMatch "^[A-Za-z0-9_-]+$" . | ternary . (toJson .) -}}
 {{- end -}}
 
 {{- define "colophon.toml.keys" -}}

@@ -81,6 +81,7 @@ def ask_service(text):
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
         (place / "database-url").write_text("postgres://colophon@db.corp.lan/colophon\n")
+        (place / "otlp-headers").write_text("authorization: Bearer sample\n")
         authorities = pathlib.Path("/etc/ssl/certs/ca-certificates.crt").read_text()
         end = "-----END CERTIFICATE-----\n"
         (place / "ca").mkdir()

@@ -17,8 +17,8 @@ kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.
 
 # The oldest that the chart takes, and the newest that is known.
 KUBERNETES = ["1.30", kubernetes_validate.latest_version()]
-# Of the Gateway API, which is no part of Kubernetes and has no schema here.
-WITHOUT_SCHEMA = {"HTTPRoute"}
+# Of the Gateway API and of Prometheus' operator, which are no part of Kubernetes and have no schema here.
+WITHOUT_SCHEMA = {"HTTPRoute", "PodMonitor"}
 
 
 class Examples(unittest.TestCase):
@@ -46,7 +46,8 @@ class Examples(unittest.TestCase):
         self.assertLessEqual(
             {
                 "ConfigMap", "Deployment", "HTTPRoute", "HorizontalPodAutoscaler", "Ingress", "Job",
-                "NetworkPolicy", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount",
+                "NetworkPolicy", "Pod", "PodDisruptionBudget", "PodMonitor", "Service",
+                "ServiceAccount",
             },
             kinds,
         )
@@ -85,6 +86,10 @@ class Examples(unittest.TestCase):
                     None: {},
                 }[auth.get("method")]
                 self.assertEqual({key: auth.pop(key, None) for key in added}, added)
+                if name == "production":
+                    telemetry = config["telemetry"]
+                    self.assertEqual(telemetry.pop("prometheus_listen"), "0.0.0.0:9464")
+                    self.assertEqual(telemetry.pop("otlp_headers_file"), f"{secrets}/otlp-headers")
                 # What is left is the values', where sections without a key are not written.
                 asked = rendering.defaults()["config"] | values["config"]
                 asked = {key: value for key, value in asked.items() if value}

@@ -93,13 +93,15 @@ class Secrets(unittest.TestCase):
                                "items": [{"key": "url", "path": "database-url"}]}}
         token = {"serviceAccountToken": {"path": "vault-service-account",
                                          "audience": "vault.corp.lan", "expirationSeconds": 600}}
+        headers = {"secret": {"name": "colophon-collector",
+                              "items": [{"key": "headers", "path": "otlp-headers"}]}}
         authority = {"configMap": {"name": "corp-ca",
                                    "items": [{"key": "ca.crt", "path": "ca/corp.pem"}]}}
         for component in ["server", "worker"]:
             volumes = self.volumes("production", f"Deployment/rel-colophon-{component}")
             self.assertEqual(set(volumes), {"config", "secrets"})
             self.assertEqual(volumes["secrets"]["projected"],
-                             {"defaultMode": 0o440, "sources": [database, token]})
+                             {"defaultMode": 0o440, "sources": [database, token, headers]})
             self.assertEqual(volumes["config"]["projected"]["sources"][1:], [authority])
         # Whoever only changes the schema cannot log in to Vault.
         volumes = self.volumes("production", "Job/rel-colophon-migrate")
@@ -177,14 +179,19 @@ class Network(unittest.TestCase):
         database = ([5432], [{"ipBlock": {"cidr": "10.20.0.0/24"}}])
         vault = ([8200], [{"namespaceSelector": {
             "matchLabels": {"kubernetes.io/metadata.name": "vault"}}}])
+        collector = ([4317], [{"namespaceSelector": {
+            "matchLabels": {"kubernetes.io/metadata.name": "observability"}}}])
+        scraper = ([9464], rendering.example("production")["networkPolicy"]["monitoring"])
         registries = ([443], rendering.defaults()["networkPolicy"]["registries"]["to"])
         for component in ["server", "worker"]:
             self.assertEqual(self.allowed(policies[component]["egress"]),
-                             [dns, database, vault, registries])
+                             [dns, database, vault, collector, registries])
+            self.assertEqual(self.allowed(policies[component]["ingress"])[0], scraper)
         self.assertEqual(self.allowed(policies["migrate"]["egress"]), [dns, database])
-        for component in ["worker", "migrate", "test"]:
+        for component in ["migrate", "test"]:
             self.assertNotIn("ingress", policies[component])
-        ports, callers = self.allowed(policies["server"]["ingress"])[0]
+        self.assertEqual(len(policies["worker"]["ingress"]), 1)
+        _, (ports, callers) = self.allowed(policies["server"]["ingress"])
         self.assertEqual(ports, [8080])
         values = rendering.example("production")
         self.assertEqual(callers[1:], values["networkPolicy"]["callers"])
@@ -197,6 +204,20 @@ class Network(unittest.TestCase):
         self.assertEqual(peers, [{"ipBlock": {"cidr": "10.0.0.0/8"}}])
         # Without Vault there is no way to one.
         self.assertEqual(len(policy["egress"]), 3)
+
+    def test_metrics_are_served_and_read_only_where_it_was_said(self):
+        values = rendering.example("production")
+        monitor = rendering.find(rendering.render(values), "PodMonitor", "rel-colophon")
+        self.assertEqual(monitor["metadata"]["labels"]["release"], "prometheus")
+        self.assertEqual([e["port"] for e in monitor["spec"]["podMetricsEndpoints"]], ["metrics"])
+        for name in set(rendering.EXAMPLES) - {"production"}:
+            documents = rendering.render(rendering.example(name))
+            self.assertNotIn("telemetry", rendering.config(documents))
+            self.assertNotIn("metrics", str(rendering.pods(documents)))
+        values["networkPolicy"]["monitoring"] = []
+        policies = self.policies(values)
+        self.assertNotIn("ingress", policies["worker"])
+        self.assertEqual(len(policies["server"]["ingress"]), 1)
 
     def test_metadata_of_the_cloud_is_out_of_reach(self):
         peers = rendering.defaults()["networkPolicy"]["registries"]["to"]

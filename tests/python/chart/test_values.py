@@ -17,6 +17,7 @@ OWN_KEYS = {
     "vault": {"client_cert_file", "client_key_file"},
     "vault.auth": {"token_file", "token_env", "secret_id_file", "audience"},
     "worker": {"health_listen", "health_address_file"},
+    "telemetry": {"prometheus_listen", "otlp_headers_file"},
 }
 
 
@@ -82,6 +83,9 @@ class Refusals(unittest.TestCase):
             ("config.worker", {"concurrency": 0}, "concurrency"),
             ("config.worker", {"concurrency": 1.5}, "concurrency"),
             ("config.log", {"format": "xml"}, "format"),
+            ("config.telemetry", {"prometheus_listen": "0.0.0.0:1"}, "prometheus_listen"),
+            ("config.telemetry", {"sample_ratio": 2}, "sample_ratio"),
+            ("config.telemetry", {"otlp_endpoint": "collector:4317"}, "otlp_endpoint"),
             (f"{host}.host", "https://ghcr.io", "host"),
             (f"{host}.host", "ghcr.io/acme", "host"),
             (f"{host}.ca_file", "/etc/ssl/ca.pem", "ca_file"),
@@ -132,6 +136,7 @@ class Refusals(unittest.TestCase):
         for name, path, value, says in [
             ("production", "config.registry.0.ca_file", ca_file, "certificateAuthorities"),
             ("production", "config.vault.ca_file", ca_file, "certificateAuthorities"),
+            ("production", "config.telemetry.otlp_ca_file", ca_file, "certificateAuthorities"),
             ("production", "certificateAuthorities", [], "certificateAuthorities"),
             ("production", "certificateAuthorities.+", {"name": "corp", "secret": "x"}, "twice"),
             ("production", "config.vault", ..., "config.vault"),
@@ -244,7 +249,8 @@ class Consequences(unittest.TestCase):
             services |= {f"colophon.v1.{name}" for name in names}
         route = find(render(example("workers")), "HTTPRoute", "rel-colophon")["spec"]
         grpc, rest = route["rules"]
-        self.assertEqual({m["path"]["value"] for m in grpc["matches"]}, {f"/{s}" for s in services})
+        self.assertEqual({m["path"]["value"] for m in grpc["matches"]}, {f"/{s}" for s in services},
+                         "name them in helm/colophon/templates/_helpers.tpl")
         self.assertEqual(grpc["backendRefs"], [{"name": "rel-colophon", "port": 9090}])
         self.assertEqual(rest["backendRefs"], [{"name": "rel-colophon", "port": 8080}])
         ingress = find(render(example("production")), "Ingress", "rel-colophon-grpc")["spec"]
@@ -281,7 +287,8 @@ class Explained(unittest.TestCase):
         described = {key: default for key, default, _ in rows}
         self.assertEqual(len(rows), len(described), "a value is described twice")
         # Sections that are there or not, and have no default.
-        self.assertEqual(described, dict(leaves(rendering.defaults())) | {"config.vault": "", "config.retention": ""})
+        absent = dict.fromkeys(["config.vault", "config.retention", "config.telemetry"], "")
+        self.assertEqual(described, dict(leaves(rendering.defaults())) | absent)
 
     def test_the_schema_has_every_key_of_the_configuration(self):
         documented, section = {}, None
