@@ -6,15 +6,17 @@ use std::{error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const INCLUDE: &str = "../../proto";
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "colophon/v1/freeze.proto",
     "colophon/v1/plan.proto",
     "colophon/v1/release.proto",
     "colophon/v1/tag.proto",
     "colophon/v1/tag_move.proto",
+    "colophon/v1/watch.proto",
 ];
 const PACKAGE: &str = ".colophon.v1";
 const TIMESTAMP: (&str, &str) = (".google.protobuf.Timestamp", "crate::Timestamp");
+const DURATION: (&str, &str) = (".google.protobuf.Duration", "crate::Duration");
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={INCLUDE}");
@@ -33,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     tonic_prost_build::configure()
         .extern_path(TIMESTAMP.0, TIMESTAMP.1)
+        .extern_path(DURATION.0, DURATION.1)
         .btree_map(PACKAGE)
         .client_mod_attribute(".", "#[cfg(feature = \"client\")]")
         .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
@@ -41,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     pbjson_build::Builder::new()
         .register_descriptors(&set.encode_to_vec())?
         .extern_path(TIMESTAMP.0, TIMESTAMP.1)
+        .extern_path(DURATION.0, DURATION.1)
         .btree_map([PACKAGE])
         .emit_fields()
         .build(&[PACKAGE])?;

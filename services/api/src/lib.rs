@@ -1,11 +1,13 @@
 //! The contract in `proto/colophon/v1` as Rust: its messages, their JSON form, the gRPC client
-//! and the traits of a gRPC server. Everything but [`Timestamp`] is generated; there is no logic.
+//! and the traits of a gRPC server. Everything but [`Timestamp`] and
+//! [`Duration`] is generated; there is no logic.
 //!
 //! JSON follows the protobuf mapping: names are written in lowerCamelCase and read in either
 //! spelling, 64-bit integers are strings, bytes are base64, enums are their full names. Fields
 //! with default values are written too, so that a script may rely on every key; a message that
 //! is not set is left out. A field that the contract does not have is refused.
 
+mod duration;
 #[cfg(test)]
 mod json_tests;
 mod names;
@@ -13,6 +15,7 @@ mod names;
 pub mod openapi;
 mod timestamp;
 
+pub use duration::{Duration, DurationError};
 pub use timestamp::{Timestamp, TimestampError};
 
 /// Package `colophon.v1`.

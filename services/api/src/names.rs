@@ -29,6 +29,7 @@ short_names! {
     OnFailure, "ON_FAILURE_";
     OlderPolicy, "OLDER_POLICY_";
     SettledAs, "SETTLED_AS_";
+    BlobState, "BLOB_STATE_";
 }
 
 impl v1::ReleaseState {

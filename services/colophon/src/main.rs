@@ -53,6 +53,7 @@ async fn run(cli: Cli) -> Result<Answer, Problem> {
         Command::Rollback(args) => rollback::rollback(&client()?, *args).await,
         Command::Release(args) => publish::show(&client()?, args).await,
         Command::Releases(args) => queries::releases(&client()?, args).await,
+        Command::Retry(args) => publish::retry(&client()?, args).await,
         Command::Cancel(args) => queries::cancel(&client()?, args).await,
         Command::History(args) => queries::history(&client()?, args).await,
         Command::Resolve(args) => queries::resolve(&client()?, args).await,

@@ -1,10 +1,11 @@
-//! `publish` and `release`: asks for a release and waits for it, or takes the waiting up.
+//! `publish`, `release` and `retry`: asks for a release and waits for it, takes the waiting up, or has
+//! it put to work again.
 
-use colophon_api::v1::GetReleaseRequest;
+use colophon_api::v1::{GetReleaseRequest, RetryReleaseRequest};
 
 use crate::{
     answer::Answer,
-    args::{Publish, ShowRelease},
+    args::{Publish, Retry, ShowRelease},
     call::{Patience, call},
     connect::Client,
     exit::Problem,
@@ -33,13 +34,32 @@ pub async fn show(client: &Client, args: ShowRelease) -> Result<Answer, Problem>
     let until = deadline(args.timeout);
     let patience =
         if args.wait { Patience { attempt: ATTEMPT, until } } else { Patience::for_questions() };
-    let request = GetReleaseRequest { id: args.id };
+    let request = GetReleaseRequest { id: args.id, wait: None };
     let release = call(patience, &mut progress, || {
         let (mut releases, request) = (client.releases.clone(), request.clone());
         async move { releases.get_release(request).await }
     })
     .await?;
     if !args.wait {
+        return Ok(Answer::Release(Box::new(release), None));
+    }
+    let mut interrupt = Interrupt::new()?;
+    let seen = watch(client, release, until, &mut progress, &mut interrupt).await;
+    Ok(Answer::Release(Box::new(seen.release), seen.problem))
+}
+
+/// Has a release put to work again and, unless told otherwise, waits for its end.
+pub async fn retry(client: &Client, args: Retry) -> Result<Answer, Problem> {
+    let mut progress = Progress::for_stderr();
+    let until = deadline(args.timeout);
+    let request = RetryReleaseRequest { id: args.id, reason: args.reason.unwrap_or_default() };
+    // To ask twice does no harm: a release that is at work is left to it.
+    let release = call(Patience { attempt: ATTEMPT, until }, &mut progress, || {
+        let (mut releases, request) = (client.releases.clone(), request.clone());
+        async move { releases.retry_release(request).await }
+    })
+    .await?;
+    if args.no_wait {
         return Ok(Answer::Release(Box::new(release), None));
     }
     let mut interrupt = Interrupt::new()?;

@@ -1,10 +1,14 @@
-//! Waiting for a release to end. A server that restarts in between is no failure: the release
-//! is in its database, and the client asks again until `--timeout`.
+//! Waiting for a release to end. The server says what changes, as a stream; one that does not know
+//! that, or has no stream left for this caller, is asked again and again. A server that restarts in
+//! between is no failure: the release is in its database, and the client goes on until `--timeout`.
 
 use std::time::{Duration, Instant};
 
-use colophon_api::v1::{GetReleaseRequest, Release, ReleaseState, TagMove, TagMoveState};
+use colophon_api::v1::{
+    GetReleaseRequest, Release, ReleaseState, TagMove, TagMoveState, WatchReleaseRequest,
+};
 use colophon_domain::Reason;
+use tonic::Code;
 
 use crate::{
     call::{Patience, call},
@@ -26,7 +30,7 @@ pub struct Seen {
     pub problem: Option<Problem>,
 }
 
-/// Asks for the release until it has ended, `until` has passed or a signal arrives.
+/// Follows the release until it has ended, `until` has passed or a signal arrives.
 pub async fn watch(
     client: &Client,
     first: Release,
@@ -36,7 +40,7 @@ pub async fn watch(
 ) -> Seen {
     let mut seen = first;
     let ended = tokio::select! {
-        ended = poll(client, &mut seen, until, progress) => ended,
+        ended = follow(client, &mut seen, until, progress) => ended,
         () = interrupt.wait() => Err(interruption(&seen.id)),
     };
     progress.finish();
@@ -45,6 +49,100 @@ pub async fn watch(
         Err(problem) => Some(problem),
     };
     Seen { release: seen, problem }
+}
+
+/// How a stream ended.
+enum Over {
+    /// With the release.
+    Ended,
+    /// The time is over.
+    Late,
+    /// It broke, or the server stops: another one goes on where it ended.
+    Broken,
+    /// There is none to be had here.
+    Unable,
+}
+
+/// Follows the release by streams, each of which goes on where the one before ended.
+async fn follow(
+    client: &Client,
+    seen: &mut Release,
+    until: Instant,
+    progress: &mut Progress,
+) -> Result<(), Problem> {
+    let mut pause = FIRST_PAUSE;
+    progress.show(seen);
+    while !seen.state().ended() {
+        let revision = seen.revision;
+        match stream(client, seen, until, progress).await {
+            Over::Ended => break,
+            Over::Late => return Err(still_running(seen)),
+            Over::Unable => return poll(client, seen, until, progress).await,
+            Over::Broken => {}
+        }
+        pause = if seen.revision == revision {
+            pause.mul_f32(2.0).min(LONGEST_PAUSE)
+        } else {
+            FIRST_PAUSE
+        };
+        tokio::time::sleep(pause.min(until.saturating_duration_since(Instant::now()))).await;
+        // This call has the patience for a server that is away, and says what is wrong with one
+        // that refuses.
+        *seen = ask(client, seen, until, progress).await?;
+        progress.show(seen);
+    }
+    Ok(())
+}
+
+/// One stream.
+async fn stream(
+    client: &Client,
+    seen: &mut Release,
+    until: Instant,
+    progress: &mut Progress,
+) -> Over {
+    let request = WatchReleaseRequest { id: seen.id.clone(), after_revision: seen.revision };
+    let mut releases = client.releases.clone();
+    let opened = tokio::time::timeout(ATTEMPT, releases.watch_release(request)).await;
+    let mut states = match opened {
+        Ok(Ok(response)) => response.into_inner(),
+        Ok(Err(status)) => {
+            return match status.code() {
+                Code::Unimplemented | Code::ResourceExhausted => Over::Unable,
+                _ => Over::Broken,
+            };
+        }
+        Err(_) => return Over::Broken,
+    };
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, states.message()).await {
+            Ok(Ok(Some(release))) => {
+                *seen = release;
+                progress.show(seen);
+                if seen.state().ended() {
+                    return Over::Ended;
+                }
+            }
+            Ok(Ok(None) | Err(_)) => return Over::Broken,
+            Err(_) => return Over::Late,
+        }
+    }
+}
+
+async fn ask(
+    client: &Client,
+    seen: &Release,
+    until: Instant,
+    progress: &mut Progress,
+) -> Result<Release, Problem> {
+    let request = GetReleaseRequest { id: seen.id.clone(), wait: None };
+    let patience = Patience { attempt: ATTEMPT, until };
+    let answer = call(patience, progress, || {
+        let (mut releases, request) = (client.releases.clone(), request.clone());
+        async move { releases.get_release(request).await }
+    });
+    answer.await.map_err(|problem| lost_sight(problem, &seen.id))
 }
 
 async fn poll(
@@ -65,13 +163,7 @@ async fn poll(
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = pause.mul_f32(1.5).min(LONGEST_PAUSE);
-        let request = GetReleaseRequest { id: seen.id.clone() };
-        let patience = Patience { attempt: ATTEMPT, until };
-        let answer = call(patience, progress, || {
-            let (mut releases, request) = (client.releases.clone(), request.clone());
-            async move { releases.get_release(request).await }
-        });
-        *seen = answer.await.map_err(|problem| lost_sight(problem, &seen.id))?;
+        *seen = ask(client, seen, until, progress).await?;
     }
 }
 

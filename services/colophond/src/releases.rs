@@ -1,5 +1,7 @@
 //! The engine, as the server wants to see it.
 
+use std::sync::Arc;
+
 use colophon_domain::{
     EntryQuery, EntryView, Failure, FreezeRequest, FreezeView, PlanView, Principal, Reason,
     ReleaseQuery, ReleaseRequest, ReleaseView, Repository, RepositoryPattern, Result,
@@ -7,7 +9,7 @@ use colophon_domain::{
 };
 use colophon_engine::{Author, Engine};
 use colophon_server::{Part, Probe, Releases};
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -20,6 +22,14 @@ impl Service {
     /// With the registries and rules of this moment; a call keeps to them.
     fn engine(&self) -> Engine {
         self.0.engine.current()
+    }
+
+    /// A release of which the server has made sure that the caller sees it.
+    async fn seen(&self, caller: Principal, id: Uuid) -> Result<ReleaseView> {
+        let everything: RepositoryPattern = "*".parse()?;
+        let visibility = Visibility { principal: caller.name, readable: vec![everything] };
+        let release = self.engine().release(&visibility, id).await?;
+        release.ok_or_else(|| Failure::new(Reason::Internal, "a known release cannot be read"))
     }
 }
 
@@ -36,6 +46,10 @@ impl Releases for Service {
         Box::pin(async move { self.engine().release(&visibility, id).await })
     }
 
+    fn watch(&self, id: Uuid) -> BoxStream<'static, Result<Arc<ReleaseView>>> {
+        self.engine().watch(id).boxed()
+    }
+
     fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>> {
         Box::pin(async move { self.engine().releases(&query).await })
     }
@@ -48,13 +62,19 @@ impl Releases for Service {
     ) -> BoxFuture<'_, Result<ReleaseView>> {
         Box::pin(async move {
             self.engine().cancel_release(id, &caller.name, &reason).await?;
-            // The server has made sure that the caller sees this release.
-            let everything: RepositoryPattern = "*".parse()?;
-            let visibility = Visibility { principal: caller.name, readable: vec![everything] };
-            self.engine()
-                .release(&visibility, id)
-                .await?
-                .ok_or_else(|| Failure::new(Reason::Internal, "a cancelled release cannot be read"))
+            self.seen(caller, id).await
+        })
+    }
+
+    fn retry(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        Box::pin(async move {
+            self.engine().retry_release(id, &caller.name, &reason).await?;
+            self.seen(caller, id).await
         })
     }
 

@@ -135,6 +135,8 @@ reasons! {
     Cancelled = "CANCELLED" => Aborted,
     /// The release cannot be cancelled: it has ended, or its tags are being put back.
     NotCancellable = "NOT_CANCELLABLE" => FailedPrecondition,
+    /// The release cannot be put to work again.
+    NotRetryable = "NOT_RETRYABLE" => FailedPrecondition,
     /// The release's `not_after` has passed.
     Expired = "EXPIRED" => FailedPrecondition,
     /// Another job holds the reference, or its outcome is still unknown.
@@ -183,6 +185,10 @@ reasons! {
     CredentialMissing = "CREDENTIAL_MISSING" => FailedPrecondition,
     /// Attempts are used up.
     AttemptsExhausted = "ATTEMPTS_EXHAUSTED" => Unavailable,
+    /// The caller waits for releases in too many calls at once.
+    TooManyWatchers = "TOO_MANY_WATCHERS" => ResourceExhausted,
+    /// The server stops, and with it a stream; another one goes on.
+    ServerStopping = "SERVER_STOPPING" => Unavailable,
     /// The service had no answer in time; what was asked may still have happened.
     Timeout = "TIMEOUT" => Unavailable,
     /// The database cannot be reached.

@@ -19,6 +19,7 @@ mod request;
 mod retention;
 mod rights;
 mod rules;
+mod summary;
 mod tag_rules;
 mod version;
 mod view;
@@ -36,7 +37,7 @@ pub use pattern::RepositoryPattern;
 pub use plan::{Obstacle, PlanView, PlannedPublication, PlannedTag};
 pub use reference::{Reference, RegistryHost, Repository, Tag, TagOrDigest};
 pub use release::{
-    JobKind, Phase, PublicationState, ReleaseState, TagKind, TagMoveState, conclude,
+    BlobState, JobKind, Phase, PublicationState, ReleaseState, TagKind, TagMoveState, conclude,
 };
 pub use request::{
     Expected, IfOlder, OnFailure, Position, Purpose, ReleaseRequest, RollbackRequest,
@@ -45,9 +46,10 @@ pub use request::{
 pub use retention::{Retention, is_retention_tag, retention_tag};
 pub use rights::{Action, Grant, Principal};
 pub use rules::{Ask, Decision, HeadState, decide, decide_restore, goes_back, order_after};
+pub use summary::summary;
 pub use tag_rules::{RepositoryRule, RuleConfig, TagRules};
 pub use version::Version;
 pub use view::{
-    AttemptView, Certainty, CopyTotals, EntryQuery, EntryView, PublicationView, ReleaseQuery,
-    ReleaseView, TagMoveView, TagView, Visibility,
+    AttemptView, BlobView, Certainty, CopyTotals, EntryQuery, EntryView, PublicationView,
+    ReleaseQuery, ReleaseView, RetryView, TagMoveView, TagView, Visibility,
 };

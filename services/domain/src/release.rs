@@ -54,7 +54,7 @@ words! {
 }
 
 impl ReleaseState {
-    /// Whether the release has ended; an ended release never changes again.
+    /// Whether the release has ended; an ended release changes only if it is put to work again.
     pub fn ended(self) -> bool {
         !matches!(self, Self::Queued | Self::Running)
     }
@@ -118,6 +118,20 @@ impl TagMoveState {
     /// Whether the tag is where the release wanted it.
     pub fn good(self) -> bool {
         matches!(self, Self::Moved | Self::Unchanged | Self::Kept)
+    }
+}
+
+words! {
+    /// How a blob comes to its target.
+    BlobState {
+        /// It is on its way.
+        Sending = "sending",
+        /// It was sent.
+        Copied = "copied",
+        /// The target's registry took it from another repository of its own.
+        Mounted = "mounted",
+        /// The target had it.
+        Present = "present",
     }
 }
 

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Digest, JobKind, OnFailure, OrderKey, Phase, PublicationState, Purpose, Reason, Reference,
-    ReleaseState, Repository, RepositoryPattern, Tag, TagKind, TagMoveState,
+    BlobState, Digest, JobKind, OnFailure, OrderKey, Phase, PublicationState, Purpose, Reason,
+    Reference, ReleaseState, Repository, RepositoryPattern, Tag, TagKind, TagMoveState,
 };
 
 /// A release and everything that became of it.
@@ -66,6 +66,27 @@ pub struct ReleaseView {
     pub version: Option<String>,
     /// Tags move in spite of a freeze.
     pub break_glass: bool,
+    /// Until when it waits, if that is known.
+    pub waiting_until: Option<OffsetDateTime>,
+    /// Grows with every change.
+    pub revision: u64,
+    /// Floating tags may go back behind a newer build.
+    pub allow_backward: bool,
+    /// When it was put to work again, oldest first; empty in lists.
+    pub retries: Vec<RetryView>,
+}
+
+/// One time that a release was put to work again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryView {
+    /// Who asked.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: OffsetDateTime,
+    /// Why the release had ended before.
+    pub ended_reason: Option<Reason>,
 }
 
 /// One target of a release.
@@ -96,6 +117,25 @@ pub struct CopyTotals {
     pub bytes_total: i64,
     /// What was left out and why.
     pub notes: Vec<String>,
+    /// How far single blobs are: those that are on their way, and the largest others.
+    pub blobs: Vec<BlobView>,
+    /// All blobs of the copy.
+    pub blobs_total: i64,
+}
+
+/// How far one blob of a copy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobView {
+    /// The blob.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: i64,
+    /// Bytes of it that were sent, or that are at the target.
+    pub done: i64,
+    /// How it comes there.
+    pub state: BlobState,
+    /// Attempts at sending it.
+    pub attempts: i32,
 }
 
 /// One tag of a release.

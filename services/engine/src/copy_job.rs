@@ -1,19 +1,18 @@
 //! A copy job: brings everything that a target's tags go to into its repository, once its release
 //! is known not to fail for its tags.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use colophon_domain::{Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest};
-use colophon_registry::{BlobOutcome, CopyOptions, Progress};
+use colophon_registry::CopyOptions;
 use colophon_store::Claimed;
 
-use crate::{Engine, lease::Keeper, worker::End};
+use crate::{
+    Engine,
+    copy_progress::{Counter, SHOWN},
+    lease::Keeper,
+    worker::End,
+};
 
 /// How often a running copy writes down how far it is.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -60,19 +59,28 @@ impl Engine {
             counter.clone(),
             keeper.stop().clone(),
         );
-        tokio::pin!(copy);
-        let mut tick = tokio::time::interval_at(
-            tokio::time::Instant::now() + REPORT_INTERVAL,
-            REPORT_INTERVAL,
-        );
+        // Beside the copy, which must not wait for the database.
+        let mut totals = tokio::select! {
+            result = copy => result?,
+            never = self.report(job, &counter) => match never {},
+        };
+        counter.describe(&mut totals);
+        Ok(totals)
+    }
+
+    /// Writes down how far a copy is, for those who watch; nothing depends on it.
+    async fn report(&self, job: &Claimed, counter: &Counter) -> Infallible {
+        let mut written = CopyTotals::default();
         loop {
-            tokio::select! {
-                result = &mut copy => return result,
-                _ = tick.tick() => {
-                    // Only for those who watch; the copy does not depend on it.
-                    if let Err(failure) = self.store.report_progress(job, &counter.totals()).await {
-                        tracing::debug!(job = job.lease.job, %failure, "progress was not written");
-                    }
+            tokio::time::sleep(REPORT_INTERVAL).await;
+            let totals = counter.totals();
+            if totals == written {
+                continue;
+            }
+            match self.store.report_progress(job, &totals).await {
+                Ok(()) => written = totals,
+                Err(failure) => {
+                    tracing::debug!(job = job.lease.job, %failure, "progress was not written");
                 }
             }
         }
@@ -91,46 +99,7 @@ fn add(totals: &mut CopyTotals, more: CopyTotals) {
     totals.bytes_copied += more.bytes_copied;
     totals.bytes_total += more.bytes_total;
     totals.notes.extend(more.notes);
-}
-
-/// What a running copy has moved so far.
-#[derive(Default)]
-struct Counter {
-    copied: AtomicI64,
-    present: AtomicI64,
-    mounted: AtomicI64,
-    sent: AtomicI64,
-    total: AtomicI64,
-}
-
-impl Counter {
-    fn totals(&self) -> CopyTotals {
-        CopyTotals {
-            blobs_copied: self.copied.load(Ordering::Relaxed),
-            blobs_present: self.present.load(Ordering::Relaxed),
-            blobs_mounted: self.mounted.load(Ordering::Relaxed),
-            bytes_copied: self.sent.load(Ordering::Relaxed),
-            bytes_total: self.total.load(Ordering::Relaxed),
-            notes: Vec::new(),
-        }
-    }
-}
-
-impl Progress for Counter {
-    fn planned(&self, bytes_total: i64, _blobs: i64) {
-        self.total.store(bytes_total, Ordering::Relaxed);
-    }
-
-    fn blob(&self, outcome: BlobOutcome, _bytes: i64) {
-        let counter = match outcome {
-            BlobOutcome::Copied => &self.copied,
-            BlobOutcome::Present => &self.present,
-            BlobOutcome::Mounted => &self.mounted,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn sent(&self, bytes: i64) {
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
+    totals.blobs.extend(more.blobs);
+    totals.blobs.truncate(SHOWN);
+    totals.blobs_total += more.blobs_total;
 }

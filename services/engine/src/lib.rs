@@ -7,6 +7,7 @@
 mod announce;
 mod content;
 mod copy_job;
+mod copy_progress;
 mod create;
 mod early;
 mod fill_in;
@@ -29,6 +30,7 @@ mod step;
 mod tag_job;
 mod tag_move;
 mod versions;
+mod watch;
 mod worker;
 
 use std::{
@@ -48,6 +50,8 @@ pub use hold::{Resume, Resumed};
 pub use room::QueueLimits;
 pub use settings::WorkSettings;
 pub use worker::Worker;
+
+use crate::watch::Watches;
 
 /// Manifests are kept by repository and digest, up to this many bytes and for a short while: a
 /// release reads the same one for each of its tags.
@@ -74,6 +78,7 @@ pub struct Engine {
     jobs: Arc<Notify>,
     /// The same, still to be told to other processes.
     unannounced: Arc<Notify>,
+    watches: Arc<Watches>,
 }
 
 impl Engine {
@@ -107,6 +112,7 @@ impl Engine {
             manifests,
             jobs: Arc::default(),
             unannounced: Arc::default(),
+            watches: Arc::default(),
         }
     }
 
@@ -142,5 +148,6 @@ impl Engine {
     fn wake(&self) {
         self.jobs.notify_one();
         self.unannounced.notify_one();
+        self.watches.hint.notify_one();
     }
 }

@@ -29,6 +29,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Puts a release to work again that ended without success; one that is at work is left to it.
+    pub async fn retry_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
+        if self.store.retry_release(id, by, reason).await? {
+            self.wake();
+            tracing::info!(release = %id, by, "release put to work again");
+        }
+        Ok(())
+    }
+
     /// Stops moves for a time. When this returns, no move begins any more that is covered.
     pub async fn freeze(&self, by: &str, request: &FreezeRequest) -> Result<FreezeView> {
         // One of a registry that is not there would stop nothing, and nobody would notice.

@@ -161,6 +161,7 @@ impl Engine {
                     Ok(mut wakeups) => {
                         while wakeups.next().await.is_ok() {
                             self.jobs.notify_one();
+                            self.watches.hint.notify_one();
                         }
                     }
                     Err(failure) => tracing::debug!(%failure, "no hints of new jobs; polling"),

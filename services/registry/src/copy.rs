@@ -58,11 +58,13 @@ pub enum BlobOutcome {
 pub trait Progress: Send + Sync {
     /// The copy is planned: so many bytes in so many blobs.
     fn planned(&self, bytes_total: i64, blobs: i64);
+    /// An attempt at bringing a blob begins; `bytes` is its size.
+    fn begun(&self, blob: &Digest, bytes: i64);
     /// A blob is at the target; `bytes` is its size.
-    fn blob(&self, outcome: BlobOutcome, bytes: i64);
-    /// So many bytes more were handed to the network; those of a blob that is sent again count
-    /// again.
-    fn sent(&self, bytes: i64);
+    fn blob(&self, blob: &Digest, outcome: BlobOutcome, bytes: i64);
+    /// So many bytes more of a blob were handed to the network; those of one that is sent again
+    /// count again.
+    fn sent(&self, blob: &Digest, bytes: i64);
 }
 
 /// Copies the manifest with this digest and everything that it refers to. Every step may run
@@ -165,7 +167,7 @@ impl Copy<'_> {
 
     /// A blob is at the target.
     fn arrived(&self, outcome: BlobOutcome, blob: &Descriptor) {
-        self.progress.blob(outcome, blob.size);
+        self.progress.blob(&blob.digest, outcome, blob.size);
         metrics::blob(&self.target.host, outcome, blob.size);
     }
 
@@ -200,6 +202,7 @@ impl Copy<'_> {
         let mut mismatched = false;
         let (mut attempts, mut throttles) = (0, 0);
         loop {
+            self.progress.begun(&blob.digest, blob.size);
             let failure = match self.transfer(blob).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,

@@ -65,7 +65,9 @@ struct Untold;
 impl Progress for Untold {
     fn planned(&self, _bytes_total: i64, _blobs: i64) {}
 
-    fn blob(&self, _outcome: BlobOutcome, _bytes: i64) {}
+    fn begun(&self, _blob: &Digest, _bytes: i64) {}
 
-    fn sent(&self, _bytes: i64) {}
+    fn blob(&self, _blob: &Digest, _outcome: BlobOutcome, _bytes: i64) {}
+
+    fn sent(&self, _blob: &Digest, _bytes: i64) {}
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use colophon_domain::{Failure, Reason, Repository, Result, Retry};
+use colophon_domain::{Digest, Failure, Reason, Repository, Result, Retry};
 use futures_util::Stream;
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Response};
@@ -110,7 +110,7 @@ impl Upload {
     ) -> Result<()> {
         let session = self.session.clone();
         let asked = session.asked(format!("sending the blob {}", blob.digest), true);
-        let flow = Arc::new(Flow::new(blob.size, Arc::clone(progress)));
+        let flow = Arc::new(Flow::new(blob, Arc::clone(progress)));
         let (pieces, body) = mpsc::channel(PIECES);
         let pump = AbortOnDropHandle::new(tokio::spawn(
             pump(download, pieces, Arc::clone(&flow)).in_current_span(),
@@ -286,6 +286,7 @@ impl Stream for Pieces {
 
 /// What is known about the bytes of an upload while it runs.
 struct Flow {
+    blob: Digest,
     begin: Instant,
     /// Milliseconds from the begin to the last piece that the target took.
     last_ms: AtomicU64,
@@ -297,12 +298,13 @@ struct Flow {
 }
 
 impl Flow {
-    fn new(size: i64, progress: Arc<dyn Progress>) -> Self {
+    fn new(blob: &Descriptor, progress: Arc<dyn Progress>) -> Self {
         Self {
+            blob: blob.digest.clone(),
             begin: Instant::now(),
             last_ms: AtomicU64::new(0),
             starving: AtomicBool::new(false),
-            left: AtomicU64::new(u64::try_from(size).unwrap_or_default()),
+            left: AtomicU64::new(u64::try_from(blob.size).unwrap_or_default()),
             progress,
             failure: Mutex::new(None),
         }
@@ -312,7 +314,7 @@ impl Flow {
         let since = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(since, Ordering::Relaxed);
         self.left.fetch_sub(length as u64, Ordering::Relaxed);
-        self.progress.sent(i64::try_from(length).unwrap_or(i64::MAX));
+        self.progress.sent(&self.blob, i64::try_from(length).unwrap_or(i64::MAX));
     }
 
     fn keep_failure(&self, failure: Failure) {
@@ -364,8 +366,9 @@ mod tests {
 
     impl Progress for Unheard {
         fn planned(&self, _: i64, _: i64) {}
-        fn blob(&self, _: BlobOutcome, _: i64) {}
-        fn sent(&self, _: i64) {}
+        fn begun(&self, _: &Digest, _: i64) {}
+        fn blob(&self, _: &Digest, _: BlobOutcome, _: i64) {}
+        fn sent(&self, _: &Digest, _: i64) {}
     }
 
     /// What the watch says of a target that takes `bytes` every ten seconds.
@@ -373,7 +376,12 @@ mod tests {
         let repository = Repository::parse("r.corp.lan/a/b").unwrap();
         let asked = Asked { repository: &repository, what: "sending".into(), writes: true };
         let config = RegistryConfig::new(repository.registry().clone());
-        let flow = Flow::new(1 << 40, Arc::new(Unheard));
+        let blob = Descriptor {
+            media_type: String::new(),
+            digest: Digest::sha256(b"blob"),
+            size: 1 << 40,
+        };
+        let flow = Flow::new(&blob, Arc::new(Unheard));
         flow.starving.store(starving, Ordering::Relaxed);
         let takes = async {
             for _ in 0..100 {

@@ -2,14 +2,16 @@
 
 use colophon_api::{Timestamp, v1};
 use colophon_domain::{
-    AttemptView, Certainty, Digest, EntryView, FreezeView, Obstacle, OnFailure, OrderKey, PlanView,
-    PlannedPublication, PlannedTag, PublicationState, PublicationView, Reason, Reference,
-    ReleaseState, ReleaseView, TagKind, TagMoveState, TagMoveView, TagView,
+    AttemptView, BlobState, BlobView, Certainty, Digest, EntryView, FreezeView, Obstacle,
+    OnFailure, OrderKey, PlanView, PlannedPublication, PlannedTag, PublicationState,
+    PublicationView, Reason, Reference, ReleaseState, ReleaseView, RetryView, TagKind,
+    TagMoveState, TagMoveView, TagView, summary,
 };
 use time::OffsetDateTime;
 
 /// A release with everything that is known of it.
 pub(crate) fn release(view: ReleaseView) -> v1::Release {
+    let summary = summary(&view);
     v1::Release {
         id: view.id.to_string(),
         source: view.source.to_string(),
@@ -37,6 +39,10 @@ pub(crate) fn release(view: ReleaseView) -> v1::Release {
         plan: view.plan.unwrap_or_default(),
         semver: view.version.unwrap_or_default(),
         break_glass: view.break_glass,
+        summary,
+        revision: view.revision,
+        waiting_time: time(view.waiting_until),
+        retries: view.retries.into_iter().map(retry).collect(),
     }
 }
 
@@ -126,6 +132,20 @@ fn publication(view: PublicationView) -> v1::Publication {
         bytes_copied: view.copied.bytes_copied,
         bytes_total: view.copied.bytes_total,
         notes: view.copied.notes,
+        progress: (!view.copied.blobs.is_empty()).then(|| v1::CopyProgress {
+            blobs: view.copied.blobs.iter().map(blob).collect(),
+            blobs_total: view.copied.blobs_total,
+        }),
+    }
+}
+
+fn blob(view: &BlobView) -> v1::BlobProgress {
+    v1::BlobProgress {
+        digest: view.digest.to_string(),
+        size_bytes: view.size,
+        done_bytes: view.done,
+        state: blob_state(view.state).into(),
+        attempts: view.attempts,
     }
 }
 
@@ -188,6 +208,15 @@ fn attempt(view: AttemptView) -> v1::Attempt {
     }
 }
 
+fn retry(view: RetryView) -> v1::Retry {
+    v1::Retry {
+        actor: view.actor,
+        reason: view.reason,
+        create_time: Some(view.at.into()),
+        ended_reason: reason(view.ended_reason),
+    }
+}
+
 /// The form that the command line takes, too: `number:1234`.
 fn order_key(key: &OrderKey) -> String {
     format!("{}:{}", key.kind(), key.value())
@@ -220,6 +249,15 @@ fn on_failure(policy: OnFailure) -> v1::OnFailure {
     match policy {
         OnFailure::Restore => v1::OnFailure::Restore,
         OnFailure::Keep => v1::OnFailure::Keep,
+    }
+}
+
+fn blob_state(state: BlobState) -> v1::BlobState {
+    match state {
+        BlobState::Sending => v1::BlobState::Sending,
+        BlobState::Copied => v1::BlobState::Copied,
+        BlobState::Mounted => v1::BlobState::Mounted,
+        BlobState::Present => v1::BlobState::Present,
     }
 }
 
@@ -287,6 +325,9 @@ mod tests {
         }
         for state in TagMoveState::ALL {
             assert_eq!(tag_move_state(*state).short_name(), state.as_str());
+        }
+        for state in BlobState::ALL {
+            assert_eq!(blob_state(*state).short_name().to_lowercase(), state.as_str());
         }
         for policy in OnFailure::ALL {
             let name = on_failure(*policy).short_name();

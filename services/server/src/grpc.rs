@@ -8,9 +8,10 @@ use colophon_api::v1::{
     tag_service_server::TagService,
 };
 use colophon_domain::{Principal, Result};
+use futures_util::{StreamExt as _, stream::BoxStream};
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
-use crate::{calls::Calls, guard, observe::RequestId, status};
+use crate::{calls::Calls, guard, health::Stopping, observe::RequestId, status};
 
 /// The services of the contract.
 #[derive(Clone)]
@@ -83,10 +84,28 @@ impl ReleaseService for Grpc {
         &self,
         request: Request<v1::GetReleaseRequest>,
     ) -> Result<Response<v1::Release>, Status> {
+        let stopping = Stopping::of(request.extensions());
         self.answer(request, |calls, caller, message| async move {
-            calls.get_release(&caller, message).await
+            calls.get_release(&caller, message, stopping).await
         })
         .await
+    }
+
+    type WatchReleaseStream = BoxStream<'static, Result<v1::Release, Status>>;
+
+    async fn watch_release(
+        &self,
+        request: Request<v1::WatchReleaseRequest>,
+    ) -> Result<Response<Self::WatchReleaseStream>, Status> {
+        let stopping = Stopping::of(request.extensions());
+        let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+        let watched = self.answer(request, |calls, caller, message| async move {
+            calls.watch_release(&caller, message, stopping).await
+        });
+        Ok(watched.await?.map(|watched| {
+            let refused = move |failure| status::refused(&failure, &id);
+            watched.states.map(move |state| state.map_err(&refused)).boxed()
+        }))
     }
 
     async fn list_releases(
@@ -105,6 +124,16 @@ impl ReleaseService for Grpc {
     ) -> Result<Response<v1::Release>, Status> {
         self.answer(request, |calls, caller, message| async move {
             calls.cancel_release(&caller, message).await
+        })
+        .await
+    }
+
+    async fn retry_release(
+        &self,
+        request: Request<v1::RetryReleaseRequest>,
+    ) -> Result<Response<v1::Release>, Status> {
+        self.answer(request, |calls, caller, message| async move {
+            calls.retry_release(&caller, message).await
         })
         .await
     }

@@ -30,7 +30,8 @@ use crate::{Probe, observe, readiness::Readiness, refusal::Refusal};
 pub(crate) struct Stopping(pub(crate) CancellationToken);
 
 impl Stopping {
-    fn of(extensions: &Extensions) -> Self {
+    /// That of the process that serves a request.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_default()
     }
 }

@@ -23,6 +23,7 @@ mod settings;
 mod status;
 mod table;
 mod token;
+mod watchers;
 
 use std::sync::Arc;
 
@@ -57,12 +58,12 @@ pub fn router(
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let readiness =
         readiness::Readiness::new(service.clone(), clock.clone(), settings.ready_max_age);
-    let calls = Arc::new(calls::Calls::new(service, clock.clone()));
+    let calls = Arc::new(calls::Calls::new(service, clock.clone(), &settings));
     let places = guard::Places::new(settings.max_calls_per_caller);
     let doorkeeper = guard::Doorkeeper { callers, clock, places };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
 
-    let rest = rest::routes(calls.clone())
+    let rest = rest::routes(calls.clone(), settings.watch_keep_alive)
         .route_layer(authenticated.clone())
         .merge(health::routes(readiness.clone()))
         .merge(openapi::routes())

@@ -93,26 +93,8 @@ impl Refusal {
 
     /// Writes the problem document.
     pub(crate) fn into_problem(self, id: &RequestId) -> Response {
-        let row = table::row(self.failure.reason().kind());
-        let status = self.status.unwrap_or(row.status);
-        let title = match self.status {
-            Some(status) => status.canonical_reason().unwrap_or(row.title),
-            None => row.title,
-        };
-        let shown = Shown::of(&self.failure);
-        let problem = Problem {
-            kind: format!("urn:colophon:reason:{}", shown.reason),
-            title,
-            status: status.as_u16(),
-            detail: &shown.message,
-            reason: shown.reason.as_str(),
-            field: shown.field,
-            remedy: shown.remedy,
-            instance: id.as_str(),
-            parts: self.parts.as_deref(),
-        };
-        // A map of texts and a number cannot fail to be written.
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let status = self.status.unwrap_or(table::row(self.failure.reason().kind()).status);
+        let body = problem(&self.failure, self.status, self.parts.as_deref(), id);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -153,6 +135,34 @@ pub(crate) fn carried(response: &mut Response) -> Option<Refusal> {
     let Carried(cell) = response.extensions_mut().remove::<Carried>()?;
     // A lock that was poisoned still holds what was put in.
     cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+}
+
+/// The problem document of a failure; `finer` is a status that HTTP has for it besides the table's.
+pub(crate) fn problem(
+    failure: &Failure,
+    finer: Option<StatusCode>,
+    parts: Option<&Value>,
+    id: &RequestId,
+) -> Vec<u8> {
+    let row = table::row(failure.reason().kind());
+    let title = match finer {
+        Some(status) => status.canonical_reason().unwrap_or(row.title),
+        None => row.title,
+    };
+    let shown = Shown::of(failure);
+    let problem = Problem {
+        kind: format!("urn:colophon:reason:{}", shown.reason),
+        title,
+        status: finer.unwrap_or(row.status).as_u16(),
+        detail: &shown.message,
+        reason: shown.reason.as_str(),
+        field: shown.field,
+        remedy: shown.remedy,
+        instance: id.as_str(),
+        parts,
+    };
+    // A map of texts and a number cannot fail to be written.
+    serde_json::to_vec(&problem).unwrap_or_default()
 }
 
 #[derive(Serialize)]
@@ -237,7 +247,7 @@ mod tests {
 
     use super::*;
 
-    fn problem(failure: Failure) -> Response {
+    fn response(failure: Failure) -> Response {
         Refusal::from(failure).into_problem(&RequestId::for_test("r-1"))
     }
 
@@ -245,13 +255,13 @@ mod tests {
     fn waiting_is_told_in_whole_seconds_rounded_up() {
         let wait = |pause| {
             let failure = Failure::new(Reason::RateLimited, "slow").retry(Retry::Wait(pause));
-            problem(failure).headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
+            response(failure).headers()[header::RETRY_AFTER].to_str().unwrap().to_owned()
         };
         assert_eq!(wait(Duration::from_millis(1)), "1");
         assert_eq!(wait(Duration::from_millis(1_001)), "2");
         assert_eq!(wait(Duration::ZERO), "1");
         let failure = Failure::new(Reason::VaultSealed, "sealed").retry(Retry::Backoff);
-        assert!(!problem(failure).headers().contains_key(header::RETRY_AFTER));
+        assert!(!response(failure).headers().contains_key(header::RETRY_AFTER));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! What the server needs of the engine, as a trait: the server can be tested against a scripted
 //! one, and neither crate waits for the other.
 
+use std::sync::Arc;
+
 use colophon_domain::{
     EntryQuery, EntryView, FreezeRequest, FreezeView, PlanView, Principal, ReleaseQuery,
     ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, Settlement, Tag, TagView,
     Visibility,
 };
-use futures_util::future::BoxFuture;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -36,11 +38,25 @@ pub trait Releases: Probe {
     /// Shows one release; `None` if there is none, or none that may be seen.
     fn get(&self, visibility: Visibility, id: Uuid) -> BoxFuture<'_, Result<Option<ReleaseView>>>;
 
+    /// The states of a release from now on, as they are seen. The server has checked that the
+    /// caller sees it. A state that was shown before may come again; its revision tells. After a
+    /// failure nothing more comes.
+    fn watch(&self, id: Uuid) -> BoxStream<'static, Result<Arc<ReleaseView>>>;
+
     /// Lists at most `query.limit` releases, newest first.
     fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>>;
 
     /// Stops a release. The server has checked that the caller sees it and may cancel it.
     fn cancel(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<ReleaseView>>;
+
+    /// Puts a release to work again, or shows it if it is at work. The server has checked that the
+    /// caller sees it and may publish it.
+    fn retry(
         &self,
         caller: Principal,
         id: Uuid,

@@ -26,6 +26,12 @@ pub struct ServerSettings {
     pub max_waiting_releases: u32,
     /// The same of each caller.
     pub max_waiting_releases_per_caller: u32,
+    /// So many calls of one caller wait for releases at once: streams, and `wait` of a release.
+    pub watchers_per_caller: usize,
+    /// How often a stream of events that has nothing to say gets a comment, so that nobody on the
+    /// way takes it for dead.
+    #[serde(with = "humantime_serde")]
+    pub watch_keep_alive: Duration,
 }
 
 impl Default for ServerSettings {
@@ -36,6 +42,8 @@ impl Default for ServerSettings {
             max_calls_per_caller: 256,
             max_waiting_releases: 20_000,
             max_waiting_releases_per_caller: 10_000,
+            watchers_per_caller: 64,
+            watch_keep_alive: Duration::from_secs(15),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Copy jobs: which tags to look at before anything is done, and what was copied.
 
-use colophon_domain::{CopyTotals, Digest, Failure, JobKind, Result, TagMoveState};
+use colophon_domain::{
+    BlobState, BlobView, CopyTotals, Digest, Failure, JobKind, Result, TagMoveState,
+};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
@@ -75,7 +78,8 @@ impl Store {
             sqlx::query!(
                 r#"
                 UPDATE publication SET state = 'COPIED', blobs_copied = $2, blobs_present = $3,
-                       blobs_mounted = $4, bytes_copied = $5, bytes_total = $6, notes = $7
+                       blobs_mounted = $4, bytes_copied = $5, bytes_total = $6, notes = $7,
+                       blobs = $8, blobs_total = $9
                 WHERE id = $1
                 "#,
                 job.publication,
@@ -85,6 +89,8 @@ impl Store {
                 totals.bytes_copied,
                 totals.bytes_total,
                 &totals.notes,
+                blobs_json(&totals.blobs),
+                totals.blobs_total,
             )
             .execute(&mut *tx)
             .await?;
@@ -95,13 +101,15 @@ impl Store {
         .await
     }
 
-    /// Shows how far a running copy is; best effort.
+    /// Shows how far a running copy is; best effort. Whoever has lost the lease shows nothing more.
     pub async fn report_progress(&self, job: &Claimed, totals: &CopyTotals) -> Result<()> {
         sqlx::query!(
             r#"
             UPDATE publication SET blobs_copied = $2, blobs_present = $3, blobs_mounted = $4,
-                   bytes_copied = $5, bytes_total = $6
+                   bytes_copied = $5, bytes_total = $6, blobs = $7, blobs_total = $8
             WHERE id = $1 AND state = 'COPYING'
+              AND EXISTS (SELECT FROM job
+                          WHERE job.id = $9 AND lease_token = $10 AND job.state = 'running')
             "#,
             job.publication,
             totals.blobs_copied,
@@ -109,10 +117,58 @@ impl Store {
             totals.blobs_mounted,
             totals.bytes_copied,
             totals.bytes_total,
+            blobs_json(&totals.blobs),
+            totals.blobs_total,
+            job.lease.job,
+            job.lease.token,
         )
         .execute(&self.pool)
         .bounded()
         .await?;
         Ok(())
+    }
+}
+
+/// Blobs as they are kept: digest, size, bytes done, state, attempts.
+fn blobs_json(blobs: &[BlobView]) -> Value {
+    let row = |blob: &BlobView| {
+        json!([blob.digest.as_str(), blob.size, blob.done, blob.state.as_str(), blob.attempts])
+    };
+    blobs.iter().map(row).collect()
+}
+
+/// Reads them back. What is not of the form was written by a version that knows more, and is only
+/// missing in what is shown.
+pub(crate) fn blobs(json: Value) -> Vec<BlobView> {
+    let Value::Array(rows) = json else { return Vec::new() };
+    rows.into_iter()
+        .filter_map(|row| {
+            let (digest, size, done, state, attempts) =
+                serde_json::from_value::<(String, i64, i64, String, i32)>(row).ok()?;
+            let (digest, state) = (digest.parse().ok()?, BlobState::parse(&state)?);
+            Some(BlobView { digest, size, done, state, attempts })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blobs_are_read_back_and_what_is_new_is_left_out() {
+        let blob = BlobView {
+            digest: Digest::sha256(b"a"),
+            size: 20,
+            done: 5,
+            state: BlobState::Sending,
+            attempts: 2,
+        };
+        let mut json = blobs_json(std::slice::from_ref(&blob));
+        let rows = json.as_array_mut().unwrap();
+        rows.push(json!(["sha256:x", 1, 1, "sending", 1]));
+        rows.push(json!([blob.digest.as_str(), 1, 1, "teleported", 1]));
+        assert_eq!(blobs(json), [blob]);
+        assert_eq!(blobs(Value::Null), []);
     }
 }

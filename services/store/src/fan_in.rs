@@ -69,7 +69,8 @@ pub(crate) async fn tags_left(
         SELECT EXISTS (SELECT FROM tag_move
                        WHERE publication_id = $1
                          AND CASE WHEN $2 = 'restore' THEN state = 'RESTORING'
-                                  ELSE kind = $2 AND state IN ('PENDING', 'MOVING', 'UNKNOWN') END)
+                                  ELSE kind = $2 AND NOT retention
+                                       AND state IN ('PENDING', 'MOVING', 'UNKNOWN') END)
                    AS "left!"
         "#,
         publication,
@@ -123,7 +124,7 @@ pub(crate) async fn advance(conn: &mut PgConnection, release: Uuid) -> Result<()
         return close(conn, &standing).await;
     }
     match standing.next() {
-        Some((phase, kind)) => open(conn, &standing, phase, kind).await,
+        Some((phase, kind)) => open(conn, release, phase, kind).await,
         None => succeed(conn, release).await,
     }
 }
@@ -136,7 +137,7 @@ async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
                EXISTS (SELECT FROM job WHERE release_id = $1 AND state IN ('queued', 'running'))
                    AS "unfinished!",
                COALESCE(bool_and(m.state IN ('MOVED', 'UNCHANGED', 'KEPT'))
-                            FILTER (WHERE m.kind = r.phase), true) AS "good!",
+                            FILTER (WHERE m.kind = r.phase AND NOT m.retention), true) AS "good!",
                COALESCE(bool_or(m.state IN ('REFUSED', 'FAILED')), false) AS "broken!",
                r.on_failure = 'restore' AS "restores!",
                COALESCE(bool_or(m.kind = 'unique'), false) AS "unique!",
@@ -163,10 +164,11 @@ async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
     })
 }
 
-/// Opens a phase: one job for each target that has tags of the kind.
-async fn open(
+/// Opens a phase: one job for each target that has tags of the kind. A release that was put to work
+/// again has such a job already, which begins anew.
+pub(crate) async fn open(
     conn: &mut PgConnection,
-    standing: &Standing,
+    release: Uuid,
     phase: Phase,
     kind: JobKind,
 ) -> Result<(), Fault> {
@@ -178,10 +180,31 @@ async fn open(
         FROM opened JOIN publication p ON p.release_id = opened.id
         WHERE EXISTS (SELECT FROM tag_move m WHERE m.publication_id = p.id AND m.kind = $3)
         ORDER BY p.ordinal
+        ON CONFLICT (publication_id, kind) DO UPDATE
+            SET state = 'queued', priority = EXCLUDED.priority, run_at = colophon_now(),
+                failures = 0, worker = NULL, claimed_at = NULL, ended_at = NULL,
+                waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
+            WHERE job.state IN ('done', 'failed', 'cancelled')
         "#,
-        standing.id,
+        release,
         phase.as_str(),
         kind.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Lets those copies of a release begin anew that did not come about.
+pub(crate) async fn copy_again(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
+    sqlx::query!(
+        r#"
+        UPDATE job SET state = 'queued', run_at = colophon_now(), failures = 0, worker = NULL,
+               claimed_at = NULL, ended_at = NULL, waiting_for = NULL, waiting_reason = NULL,
+               blocked_on = NULL
+        WHERE release_id = $1 AND kind = 'copy' AND state IN ('failed', 'cancelled')
+        "#,
+        release,
     )
     .execute(conn)
     .await?;

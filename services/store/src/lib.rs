@@ -26,6 +26,7 @@ mod put_back;
 mod queue;
 mod reconcile;
 mod releases;
+mod retry;
 mod room;
 mod rows;
 mod settle;

@@ -43,6 +43,12 @@ pub(crate) async fn open(conn: &mut PgConnection, release: Uuid) -> Result<bool,
             SELECT $1, p.id, 'restore', $2 FROM publication p
             WHERE p.id IN (SELECT publication_id FROM moved)
             ORDER BY p.ordinal
+            -- A release that was put to work again may have had such a job before.
+            ON CONFLICT (publication_id, kind) DO UPDATE
+                SET state = 'queued', priority = EXCLUDED.priority, run_at = colophon_now(),
+                    failures = 0, worker = NULL, claimed_at = NULL, ended_at = NULL,
+                    waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
+                WHERE job.state IN ('done', 'failed', 'cancelled')
             RETURNING id
         ), phase AS (
             UPDATE release SET phase = 'restore' WHERE id = $1 AND EXISTS (SELECT FROM opened)

@@ -4,15 +4,24 @@ use std::collections::BTreeMap;
 
 use colophon_domain::{
     AttemptView, CopyTotals, Failure, PublicationView, Reason, ReleaseQuery, ReleaseState,
-    ReleaseView, RepositoryPattern, Result, TagMoveView, Visibility,
+    ReleaseView, RepositoryPattern, Result, RetryView, TagMoveView, Visibility,
 };
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::{Store, rows, tx::Bounded as _};
+use crate::{Store, copies::blobs, rows, tx::Bounded as _};
 
 impl Store {
     /// One release with its attempts; `None` if there is none, or the caller may not see it.
     pub async fn release(&self, visibility: &Visibility, id: Uuid) -> Result<Option<ReleaseView>> {
+        if !self.is_visible(visibility, id).await? {
+            return Ok(None);
+        }
+        self.whole_release(id).await
+    }
+
+    /// Whether there is such a release, and the caller may see it.
+    async fn is_visible(&self, visibility: &Visibility, id: Uuid) -> Result<bool> {
         let visible = sqlx::query_scalar!(
             r#"
             SELECT r.id FROM release r
@@ -27,15 +36,37 @@ impl Store {
         .fetch_optional(&self.pool)
         .bounded()
         .await?;
-        let Some(id) = visible else { return Ok(None) };
-        let Some(mut view) = self.views(&[id]).await?.pop() else { return Ok(None) };
-        view.attempts = self.attempts(id).await?;
+        Ok(visible.is_some())
+    }
+
+    /// One release with its attempts and the blobs of its copies, as it was at one moment: what its
+    /// revision says of it holds for all of it.
+    pub async fn whole_release(&self, id: Uuid) -> Result<Option<ReleaseView>> {
+        let read = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        let mut tx = self.pool.begin_with(read).bounded().await?;
+        let Some(mut view) = views(&mut tx, &[id]).await?.pop() else { return Ok(None) };
+        view.attempts = attempts(&mut tx, id).await?;
+        view.retries = retries(&mut tx, id).await?;
+        tx.commit().bounded().await?;
         Ok(Some(view))
+    }
+
+    /// The revisions of releases, for those who watch them; one that is gone has none.
+    pub async fn revisions(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, u64)>> {
+        let rows = sqlx::query!(
+            r#"SELECT id, release_revision(r) AS "revision!" FROM release r WHERE id = ANY ($1)"#,
+            ids,
+        )
+        .fetch_all(&self.pool)
+        .bounded()
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.revision.unsigned_abs())).collect())
     }
 
     /// A release that its own caller asked for, without its attempts.
     pub async fn accepted(&self, id: Uuid) -> Result<ReleaseView> {
-        self.views(&[id])
+        let mut connection = self.pool.acquire().bounded().await?;
+        views(&mut connection, &[id])
             .await?
             .pop()
             .ok_or_else(|| Failure::new(Reason::Internal, "an accepted release cannot be read"))
@@ -77,144 +108,161 @@ impl Store {
         .fetch_all(&self.pool)
         .bounded()
         .await?;
-        self.views(&ids).await
+        let mut connection = self.pool.acquire().bounded().await?;
+        let mut views = views(&mut connection, &ids).await?;
+        for publication in views.iter_mut().flat_map(|view| &mut view.publications) {
+            publication.copied.blobs.clear();
+        }
+        Ok(views)
     }
+}
 
-    async fn views(&self, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
-        let rows = sqlx::query!(
-            r#"
-            SELECT r.*, w.waiting_for AS "waiting_for?", w.waiting_reason AS "waiting_reason?",
+async fn views(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
+    let rows = sqlx::query!(
+        r#"
+            SELECT r.*, release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
+                   w.waiting_reason AS "waiting_reason?", w.run_at AS "waiting_until?",
                    (SELECT on_hold()) AS "held!"
             FROM release r
-            LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason FROM job j
+            LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason, j.run_at FROM job j
                                WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
                                ORDER BY j.id LIMIT 1) w ON true
             WHERE r.id = ANY ($1) ORDER BY r.id DESC
             "#,
-            ids,
-        )
-        .fetch_all(&self.pool)
-        .bounded()
-        .await?;
-        let mut publications = self.publications(ids).await?;
-        rows.into_iter()
-            .map(|row| {
-                let state = rows::release_state(&row.state)?;
-                let held = row.held && !state.ended();
-                let held_for = "the end of the hold: the operator compares with the registries";
-                Ok(ReleaseView {
-                    id: row.id,
-                    source: rows::reference(
-                        &row.source_registry,
-                        &row.source_repository,
-                        &row.source_reference,
-                    )?,
-                    digest: rows::digest(&row.digest)?,
-                    state,
-                    state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
-                    message: row.message,
-                    phase: rows::phase(&row.phase)?,
-                    waiting_for: if held {
-                        Some(held_for.to_owned())
-                    } else {
-                        row.waiting_for.filter(|_| !state.ended())
-                    },
-                    publications: publications.remove(&row.id).unwrap_or_default(),
-                    actor: row.principal,
-                    on_behalf_of: row.on_behalf_of,
-                    reason: row.reason,
-                    labels: labels(&row.labels),
-                    not_after: row.not_after,
-                    priority: row.priority,
-                    created_at: row.created_at,
-                    started_at: row.started_at,
-                    ended_at: row.ended_at,
-                    attempts: Vec::new(),
-                    cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
-                    purpose: rows::purpose(&row.purpose)?,
-                    waiting_reason: if held {
-                        Some(Reason::OnHold)
-                    } else {
-                        let waiting = row.waiting_reason.as_deref().filter(|_| !state.ended());
-                        waiting.map(rows::reason).transpose()?
-                    },
-                    on_failure: rows::on_failure(&row.on_failure)?,
-                    plan: row.plan,
-                    version: row.version,
-                    break_glass: row.break_glass,
-                })
-            })
-            .collect()
-    }
-
-    async fn publications(
-        &self,
-        releases: &[Uuid],
-    ) -> Result<BTreeMap<Uuid, Vec<PublicationView>>> {
-        let mut tags = self.tag_moves(releases).await?;
-        let rows = sqlx::query!(
-            "SELECT * FROM publication WHERE release_id = ANY ($1) ORDER BY release_id, ordinal",
-            releases,
-        )
-        .fetch_all(&self.pool)
-        .bounded()
-        .await?;
-        let mut by_release: BTreeMap<Uuid, Vec<PublicationView>> = BTreeMap::new();
-        for row in rows {
-            by_release.entry(row.release_id).or_default().push(PublicationView {
-                repository: rows::repository(&row.registry, &row.repository)?,
-                state: rows::publication_state(&row.state)?,
-                tags: tags.remove(&row.id).unwrap_or_default(),
-                copied: CopyTotals {
-                    blobs_copied: row.blobs_copied,
-                    blobs_present: row.blobs_present,
-                    blobs_mounted: row.blobs_mounted,
-                    bytes_copied: row.bytes_copied,
-                    bytes_total: row.bytes_total,
-                    notes: row.notes,
+        ids,
+    )
+    .fetch_all(&mut *conn)
+    .bounded()
+    .await?;
+    let mut publications = publications(conn, ids).await?;
+    rows.into_iter()
+        .map(|row| {
+            let state = rows::release_state(&row.state)?;
+            let held = row.held && !state.ended();
+            let held_for = "the end of the hold: the operator compares with the registries";
+            let until = until_known(row.waiting_reason.as_deref()) && !held && !state.ended();
+            Ok(ReleaseView {
+                id: row.id,
+                source: rows::reference(
+                    &row.source_registry,
+                    &row.source_repository,
+                    &row.source_reference,
+                )?,
+                digest: rows::digest(&row.digest)?,
+                state,
+                state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
+                message: row.message,
+                phase: rows::phase(&row.phase)?,
+                waiting_for: if held {
+                    Some(held_for.to_owned())
+                } else {
+                    row.waiting_for.filter(|_| !state.ended())
                 },
-            });
-        }
-        Ok(by_release)
-    }
+                publications: publications.remove(&row.id).unwrap_or_default(),
+                actor: row.principal,
+                on_behalf_of: row.on_behalf_of,
+                reason: row.reason,
+                labels: labels(&row.labels),
+                not_after: row.not_after,
+                priority: row.priority,
+                created_at: row.created_at,
+                started_at: row.started_at,
+                ended_at: row.ended_at,
+                attempts: Vec::new(),
+                cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
+                purpose: rows::purpose(&row.purpose)?,
+                waiting_reason: if held {
+                    Some(Reason::OnHold)
+                } else {
+                    let waiting = row.waiting_reason.as_deref().filter(|_| !state.ended());
+                    waiting.map(rows::reason).transpose()?
+                },
+                on_failure: rows::on_failure(&row.on_failure)?,
+                plan: row.plan,
+                version: row.version,
+                break_glass: row.break_glass,
+                waiting_until: row.waiting_until.filter(|_| until),
+                revision: row.whole_revision.unsigned_abs(),
+                allow_backward: row.allow_backward,
+                retries: Vec::new(),
+            })
+        })
+        .collect()
+}
 
-    /// The tags that were asked for. Those that keep a digest are the service's own business; the
-    /// ledger has them.
-    async fn tag_moves(&self, releases: &[Uuid]) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
-        let rows = sqlx::query!(
-            r#"
+async fn publications(
+    conn: &mut PgConnection,
+    releases: &[Uuid],
+) -> Result<BTreeMap<Uuid, Vec<PublicationView>>> {
+    let mut tags = tag_moves(conn, releases).await?;
+    let rows = sqlx::query!(
+        "SELECT * FROM publication WHERE release_id = ANY ($1) ORDER BY release_id, ordinal",
+        releases,
+    )
+    .fetch_all(&mut *conn)
+    .bounded()
+    .await?;
+    let mut by_release: BTreeMap<Uuid, Vec<PublicationView>> = BTreeMap::new();
+    for row in rows {
+        by_release.entry(row.release_id).or_default().push(PublicationView {
+            repository: rows::repository(&row.registry, &row.repository)?,
+            state: rows::publication_state(&row.state)?,
+            tags: tags.remove(&row.id).unwrap_or_default(),
+            copied: CopyTotals {
+                blobs_copied: row.blobs_copied,
+                blobs_present: row.blobs_present,
+                blobs_mounted: row.blobs_mounted,
+                bytes_copied: row.bytes_copied,
+                bytes_total: row.bytes_total,
+                notes: row.notes,
+                blobs: blobs(row.blobs),
+                blobs_total: row.blobs_total,
+            },
+        });
+    }
+    Ok(by_release)
+}
+
+/// The tags that were asked for. Those that keep a digest are the service's own business; the
+/// ledger has them.
+async fn tag_moves(
+    conn: &mut PgConnection,
+    releases: &[Uuid],
+) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
+    let rows = sqlx::query!(
+        r#"
             SELECT * FROM tag_move WHERE release_id = ANY ($1) AND NOT retention
             ORDER BY publication_id, ordinal
             "#,
-            releases,
-        )
-        .fetch_all(&self.pool)
-        .bounded()
-        .await?;
-        let mut by_publication: BTreeMap<Uuid, Vec<TagMoveView>> = BTreeMap::new();
-        for row in rows {
-            by_publication.entry(row.publication_id).or_default().push(TagMoveView {
-                tag: rows::tag(&row.tag)?,
-                kind: rows::tag_kind(&row.kind)?,
-                state: rows::tag_move_state(&row.state)?,
-                reason: row.reason_code.as_deref().map(rows::reason).transpose()?,
-                message: row.message,
-                old_digest: rows::digest_option(row.old_digest.as_deref())?,
-                new_digest: rows::digest_option(row.new_digest.as_deref())?,
-                wanted: rows::digest_option(row.content_digest.as_deref())?,
-                expected: row.expected,
-                order: rows::order(row.order_kind.as_deref(), row.order_value.as_deref())?,
-                ticket: row.ticket,
-                ended_at: row.ended_at,
-            });
-        }
-        Ok(by_publication)
+        releases,
+    )
+    .fetch_all(&mut *conn)
+    .bounded()
+    .await?;
+    let mut by_publication: BTreeMap<Uuid, Vec<TagMoveView>> = BTreeMap::new();
+    for row in rows {
+        by_publication.entry(row.publication_id).or_default().push(TagMoveView {
+            tag: rows::tag(&row.tag)?,
+            kind: rows::tag_kind(&row.kind)?,
+            state: rows::tag_move_state(&row.state)?,
+            reason: row.reason_code.as_deref().map(rows::reason).transpose()?,
+            message: row.message,
+            old_digest: rows::digest_option(row.old_digest.as_deref())?,
+            new_digest: rows::digest_option(row.new_digest.as_deref())?,
+            wanted: rows::digest_option(row.content_digest.as_deref())?,
+            expected: row.expected,
+            order: rows::order(row.order_kind.as_deref(), row.order_value.as_deref())?,
+            ticket: row.ticket,
+            ended_at: row.ended_at,
+        });
     }
+    Ok(by_publication)
+}
 
-    /// The last 50 attempts of each job that did not work, oldest first.
-    async fn attempts(&self, release: Uuid) -> Result<Vec<AttemptView>> {
-        let rows = sqlx::query!(
-            r#"
+/// The last 50 attempts of each job that did not work, oldest first.
+async fn attempts(conn: &mut PgConnection, release: Uuid) -> Result<Vec<AttemptView>> {
+    let rows = sqlx::query!(
+        r#"
             SELECT j.kind, p.registry, p.repository, a.number, a.reason_code, a.message,
                    a.started_at, a.ended_at, a.worker
             FROM job j
@@ -223,26 +271,54 @@ impl Store {
                                 ORDER BY id DESC LIMIT 50) a
             WHERE j.release_id = $1 ORDER BY a.id
             "#,
-            release,
-        )
-        .fetch_all(&self.pool)
-        .bounded()
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(AttemptView {
-                    job: rows::job_kind(&row.kind)?,
-                    repository: rows::repository(&row.registry, &row.repository)?,
-                    number: row.number,
-                    reason: rows::reason(&row.reason_code)?,
-                    message: row.message,
-                    started_at: row.started_at,
-                    ended_at: row.ended_at,
-                    worker: row.worker,
-                })
+        release,
+    )
+    .fetch_all(&mut *conn)
+    .bounded()
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(AttemptView {
+                job: rows::job_kind(&row.kind)?,
+                repository: rows::repository(&row.registry, &row.repository)?,
+                number: row.number,
+                reason: rows::reason(&row.reason_code)?,
+                message: row.message,
+                started_at: row.started_at,
+                ended_at: row.ended_at,
+                worker: row.worker,
             })
-            .collect()
-    }
+        })
+        .collect()
+}
+
+/// When the release was put to work again, oldest first.
+async fn retries(conn: &mut PgConnection, release: Uuid) -> Result<Vec<RetryView>> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT principal, reason, created_at, ended_reason
+        FROM release_retry WHERE release_id = $1 ORDER BY number
+        "#,
+        release,
+    )
+    .fetch_all(conn)
+    .bounded()
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| RetryView {
+            actor: row.principal,
+            reason: row.reason,
+            at: row.created_at,
+            ended_reason: Reason::parse(&row.ended_reason),
+        })
+        .collect())
+}
+
+/// Whether the time at which a waiting job goes on by itself says something to a reader. Where it
+/// waits for another release, it looks again and again.
+fn until_known(reason: Option<&str>) -> bool {
+    reason != Some(Reason::ReferenceBlocked.as_str())
 }
 
 fn labels(json: &serde_json::Value) -> BTreeMap<String, String> {

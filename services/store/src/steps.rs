@@ -15,7 +15,8 @@ impl Store {
             FROM tag_move
             WHERE publication_id = $1
               AND CASE WHEN $2 = 'restore' THEN state = 'RESTORING'
-                       ELSE kind = $2 AND state IN ('PENDING', 'MOVING', 'UNKNOWN') END
+                       ELSE kind = $2 AND NOT retention
+                            AND state IN ('PENDING', 'MOVING', 'UNKNOWN') END
             ORDER BY ordinal
             "#,
             job.publication,
@@ -81,7 +82,7 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             SELECT DISTINCT ON (content_digest) content_registry, content_repository, content_digest
-            FROM tag_move WHERE publication_id = $1 AND state = 'PENDING'
+            FROM tag_move WHERE publication_id = $1 AND state = 'PENDING' AND NOT retention
             ORDER BY content_digest, ordinal
             "#,
             job.publication,

@@ -301,7 +301,9 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
     assert!(lines[12].ends_with(&history), "{said}");
     assert_eq!(lines[13], lines[14], "the leaf hash is that of the body: {said}");
     let rest = [
-        &["409", "NOT_CANCELLABLE", "true"][..],
+        &["409", "NOT_CANCELLABLE"][..],
+        &["event: release", "204", "409", "NOT_RETRYABLE"],
+        &["true"],
         &["1.4.3 TAG_MOVE_STATE_MOVED", "1.4 TAG_MOVE_STATE_MOVED"],
         &["1 TAG_MOVE_STATE_MOVED", "latest TAG_MOVE_STATE_MOVED"],
         &["RELEASE_STATE_SUCCEEDED", "edge TAG_MOVE_STATE_MOVED"],
@@ -321,6 +323,7 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
         "colophon/v1/plan.proto",
         "colophon/v1/release.proto",
         "colophon/v1/tag_move.proto",
+        "colophon/v1/watch.proto",
         "buf/validate/validate.proto",
         "google/api/annotations.proto",
     ];

@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     freeze::{Freeze, Freezes, Lift},
     publish::{Plan, Publish, Waiting},
-    queries::{Cancel, History, Releases, Resolve, ShowRelease},
+    queries::{Cancel, History, Releases, Resolve, Retry, ShowRelease},
     rollback::{Rollback, Settle, SettledChoice},
     shells::{Completions, Man},
 };
@@ -100,6 +100,8 @@ pub enum Command {
     Releases(Releases),
     /// Show one release
     Release(ShowRelease),
+    /// Put a release to work again that ended without success, and wait until that is done
+    Retry(Retry),
     /// Stop a release; floating tags that it has moved already are put back
     Cancel(Cancel),
     /// Show the moves of tags, newest first

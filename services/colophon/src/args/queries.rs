@@ -1,5 +1,5 @@
-//! The options of the commands that ask or stop: `releases`, `release`, `cancel`, `history`,
-//! `resolve`.
+//! The options of the commands that ask, stop or go on: `releases`, `release`, `cancel`, `retry`,
+//! `history`, `resolve`.
 
 use std::time::Duration;
 
@@ -37,6 +37,24 @@ pub struct ShowRelease {
     /// Wait until it has ended, and exit as `publish` does
     #[arg(long)]
     pub wait: bool,
+    /// Give up waiting after this long; the release goes on
+    #[arg(long, value_name = "DURATION", value_parser = moment::duration, default_value = "30m")]
+    pub timeout: Duration,
+}
+
+/// Names a release to put to work again.
+#[derive(Debug, Args)]
+#[command(after_help = "The release keeps its place in the order of acceptance: what a newer one \
+                        has meanwhile stays.")]
+pub struct Retry {
+    /// The release
+    pub id: String,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Return as soon as the release is at work
+    #[arg(long)]
+    pub no_wait: bool,
     /// Give up waiting after this long; the release goes on
     #[arg(long, value_name = "DURATION", value_parser = moment::duration, default_value = "30m")]
     pub timeout: Duration,

@@ -11,7 +11,7 @@ use colophon_api::v1::{
     CancelReleaseRequest, CreateFreezeRequest, CreateReleaseRequest, Freeze, GetReleaseRequest,
     GetTagRequest, LiftFreezeRequest, ListFreezesRequest, ListFreezesResponse, ListReleasesRequest,
     ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Plan, Release,
-    RollbackRequest, SettleTagRequest, Tag,
+    RetryReleaseRequest, RollbackRequest, SettleTagRequest, Tag, WatchReleaseRequest,
     freeze_service_server::{FreezeService, FreezeServiceServer},
     release_service_server::{ReleaseService, ReleaseServiceServer},
     tag_service_server::{TagService, TagServiceServer},
@@ -40,6 +40,14 @@ pub struct Script {
     pub create: VecDeque<Step<Release>>,
     /// Answers to `GetRelease`; the last one stays.
     pub get: VecDeque<Step<Release>>,
+    /// The streams of `WatchRelease`, in order; without one the server does not know the method.
+    pub watch: VecDeque<Vec<Result<Release, Status>>>,
+    /// Every `WatchRelease` that arrived.
+    pub watched: Vec<WatchReleaseRequest>,
+    /// Answers to `RetryRelease`, in order.
+    pub retry: VecDeque<Step<Release>>,
+    /// Every `RetryRelease` that arrived.
+    pub retried: Vec<RetryReleaseRequest>,
     /// Answers to `Rollback`, in order.
     pub rollback: VecDeque<Step<Release>>,
     /// Answers to `PlanRelease`, in order.
@@ -212,6 +220,31 @@ impl ReleaseService for Service {
                 }
                 _ => script.get.pop_front(),
             }
+        };
+        play(step).await
+    }
+
+    type WatchReleaseStream = tokio_stream::Iter<std::vec::IntoIter<Result<Release, Status>>>;
+
+    async fn watch_release(
+        &self,
+        request: Request<WatchReleaseRequest>,
+    ) -> Result<Response<Self::WatchReleaseStream>, Status> {
+        let mut script = self.script(&request);
+        script.watched.push(request.into_inner());
+        let states = script.watch.pop_front();
+        let states = states.ok_or_else(|| Status::unimplemented("an older server"))?;
+        Ok(Response::new(tokio_stream::iter(states)))
+    }
+
+    async fn retry_release(
+        &self,
+        request: Request<RetryReleaseRequest>,
+    ) -> Result<Response<Release>, Status> {
+        let step = {
+            let mut script = self.script(&request);
+            script.retried.push(request.into_inner());
+            script.retry.pop_front()
         };
         play(step).await
     }

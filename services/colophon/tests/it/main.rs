@@ -16,6 +16,7 @@ mod robust;
 mod rollbacks;
 mod shells;
 mod usage;
+mod watching;
 
 use std::{
     collections::HashMap,

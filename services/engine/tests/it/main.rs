@@ -24,6 +24,7 @@ mod pruning;
 mod registry;
 mod releases;
 mod requests;
+mod retries;
 mod rules;
 mod sights;
 mod simulation;

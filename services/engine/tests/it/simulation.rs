@@ -61,6 +61,7 @@ const SEEN: &[&str] = &[
     "freeze",
     "plan",
     "again",
+    "retried",
 ];
 
 fn number(name: &str) -> Option<u64> {

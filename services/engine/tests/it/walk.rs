@@ -137,7 +137,8 @@ impl World {
 
     async fn somebody_acts(&mut self) {
         match self.rng.random_range(0..100) {
-            0..42 => self.random_rollback().await,
+            0..34 => self.random_rollback().await,
+            34..42 => self.random_retry().await,
             42..62 if !self.releases.is_empty() => {
                 let from = self.releases.len().saturating_sub(4);
                 let at = self.rng.random_range(from..self.releases.len());

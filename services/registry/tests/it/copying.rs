@@ -203,11 +203,13 @@ struct CancelOnBytes(CancellationToken);
 impl Progress for CancelOnBytes {
     fn planned(&self, _: i64, _: i64) {}
 
-    fn blob(&self, outcome: BlobOutcome, _: i64) {
+    fn begun(&self, _: &Digest, _: i64) {}
+
+    fn blob(&self, _: &Digest, outcome: BlobOutcome, _: i64) {
         panic!("{outcome:?}");
     }
 
-    fn sent(&self, _: i64) {
+    fn sent(&self, _: &Digest, _: i64) {
         self.0.cancel();
     }
 }

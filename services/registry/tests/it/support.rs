@@ -144,11 +144,13 @@ impl Progress for Told {
         self.planned.lock().unwrap().push((bytes_total, blobs));
     }
 
-    fn blob(&self, outcome: BlobOutcome, bytes: i64) {
+    fn begun(&self, _: &Digest, _: i64) {}
+
+    fn blob(&self, _: &Digest, outcome: BlobOutcome, bytes: i64) {
         self.blobs.lock().unwrap().push((outcome, bytes));
     }
 
-    fn sent(&self, bytes: i64) {
+    fn sent(&self, _: &Digest, bytes: i64) {
         self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 }

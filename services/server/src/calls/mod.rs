@@ -13,11 +13,13 @@ mod list_releases;
 mod list_tag_moves;
 mod plan_release;
 mod release_request;
+mod retry_release;
 mod rollback;
 mod settle_tag;
 mod target_request;
+mod watch_release;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use colophon_domain::{
     Action, Clock, Failure, Principal, Reason, ReleaseView, RepositoryPattern, Result, Visibility,
@@ -25,9 +27,10 @@ use colophon_domain::{
 use prost::Message;
 use uuid::Uuid;
 
-use crate::Releases;
+use crate::{Releases, ServerSettings, watchers::Watchers};
 
 pub(crate) use idempotency::with_header_key;
+pub(crate) use watch_release::Watched;
 
 /// A page's rows may have so many bytes together: below the 4 MiB that gRPC clients take.
 const PAGE_LIMIT_BYTES: usize = 3 << 20;
@@ -36,6 +39,9 @@ const PAGE_LIMIT_BYTES: usize = 3 << 20;
 pub(crate) struct Calls {
     service: Arc<dyn Releases>,
     clock: Arc<dyn Clock>,
+    watchers: Watchers,
+    /// A call that waits must be answered before its time is over.
+    longest_wait: Duration,
 }
 
 impl fmt::Debug for Calls {
@@ -45,8 +51,13 @@ impl fmt::Debug for Calls {
 }
 
 impl Calls {
-    pub(crate) fn new(service: Arc<dyn Releases>, clock: Arc<dyn Clock>) -> Self {
-        Self { service, clock }
+    pub(crate) fn new(
+        service: Arc<dyn Releases>,
+        clock: Arc<dyn Clock>,
+        settings: &ServerSettings,
+    ) -> Self {
+        let watchers = Watchers::new(settings.watchers_per_caller);
+        Self { service, clock, watchers, longest_wait: settings.call_timeout.mul_f64(0.9) }
     }
 
     /// One release that the caller may see. What may not be seen and what is not there get the

@@ -1,23 +1,27 @@
 //! The REST face: one thin handler for each method, at the paths that the contract's
 //! `google.api.http` annotations state. A test holds the two against each other.
 
+mod events;
 mod message;
 mod query;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, RawQuery, State, rejection::PathRejection},
+    response::Response,
     routing::{get, post},
 };
 use colophon_api::v1;
 use colophon_domain::{Failure, Result};
-use http::{HeaderMap, HeaderName};
+use http::{Extensions, HeaderMap, HeaderName};
 
 use crate::{
     calls::{self, Calls},
     guard::Caller,
+    health::Stopping,
+    observe::RequestId,
     refusal::Refusal,
 };
 use message::{Answer, Message};
@@ -26,11 +30,14 @@ use query::Query;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The routes, without the layers around them.
-pub(crate) fn routes(calls: Arc<Calls>) -> Router {
+pub(crate) fn routes(calls: Arc<Calls>, keep_alive: Duration) -> Router {
+    let watch = get(watch_release).layer(Extension(KeepAlive(keep_alive)));
     Router::new()
         .route("/v1/releases", post(create_release).get(list_releases))
         .route("/v1/releases/{id}", get(get_release))
+        .route("/v1/releases/{id}/watch", watch)
         .route("/v1/releases/{id}/cancel", post(cancel_release))
+        .route("/v1/releases/{id}/retry", post(retry_release))
         .route("/v1/plans", post(plan_release))
         .route("/v1/rollbacks", post(rollback))
         .route("/v1/tag", get(get_tag))
@@ -40,6 +47,10 @@ pub(crate) fn routes(calls: Arc<Calls>) -> Router {
         .route("/v1/freezes/{id}/lift", post(lift_freeze))
         .with_state(calls)
 }
+
+/// How often a stream that has nothing to say gets a comment.
+#[derive(Clone, Copy)]
+struct KeepAlive(Duration);
 
 type Answered<A> = Result<Answer<A>, Refusal>;
 
@@ -85,10 +96,32 @@ async fn get_release(
     Caller(caller): Caller,
     path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
+    extensions: Extensions,
 ) -> Answered<v1::Release> {
-    Query::parse(query.as_deref()).finish()?;
-    let request = v1::GetReleaseRequest { id: path_id(path)? };
-    Ok(Answer(calls.get_release(&caller, request).await?))
+    let mut query = Query::parse(query.as_deref());
+    let request = v1::GetReleaseRequest { id: path_id(path)?, wait: query.duration("wait")? };
+    query.finish()?;
+    Ok(Answer(calls.get_release(&caller, request, Stopping::of(&extensions)).await?))
+}
+
+async fn watch_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    Extension(KeepAlive(keep_alive)): Extension<KeepAlive>,
+    headers: HeaderMap,
+    extensions: Extensions,
+) -> Result<Response, Refusal> {
+    let mut query = Query::parse(query.as_deref());
+    let after = query.long("after_revision")?;
+    query.finish()?;
+    // Who connects again sends the URL of the first time, and the header as it is now.
+    let after_revision = events::last_event(&headers)?.unwrap_or(after);
+    let request = v1::WatchReleaseRequest { id: path_id(path)?, after_revision };
+    let watched = calls.watch_release(&caller, request, Stopping::of(&extensions)).await?;
+    let id = extensions.get::<RequestId>().cloned().unwrap_or_default();
+    Ok(events::answer(watched, keep_alive, id))
 }
 
 async fn list_releases(
@@ -120,6 +153,19 @@ async fn cancel_release(
     let id = one_id(path, &request.id)?;
     let request = v1::CancelReleaseRequest { id, ..request };
     Ok(Answer(calls.cancel_release(&caller, request).await?))
+}
+
+async fn retry_release(
+    State(calls): State<Arc<Calls>>,
+    Caller(caller): Caller,
+    path: Result<Path<String>, PathRejection>,
+    RawQuery(query): RawQuery,
+    Message(request): Message<v1::RetryReleaseRequest>,
+) -> Answered<v1::Release> {
+    Query::parse(query.as_deref()).finish()?;
+    let id = one_id(path, &request.id)?;
+    let request = v1::RetryReleaseRequest { id, ..request };
+    Ok(Answer(calls.retry_release(&caller, request).await?))
 }
 
 async fn get_tag(

@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use colophon_api::Timestamp;
+use colophon_api::{Duration, Timestamp};
 use colophon_domain::{Failure, Result};
 use url::form_urlencoded;
 
@@ -48,6 +48,20 @@ impl Query {
     /// A whole number.
     pub(super) fn number(&mut self, field: &'static str) -> Result<i32> {
         self.parsed(field, "a whole number").map(Option::unwrap_or_default)
+    }
+
+    /// A whole number of 64 bits, not below zero.
+    pub(super) fn long(&mut self, field: &'static str) -> Result<u64> {
+        self.parsed(field, "a whole number").map(Option::unwrap_or_default)
+    }
+
+    /// A length of time.
+    pub(super) fn duration(&mut self, field: &'static str) -> Result<Option<Duration>> {
+        let Some(text) = self.single(field)? else {
+            return Ok(None);
+        };
+        let duration = text.parse::<Duration>();
+        duration.map(Some).map_err(|error| Failure::invalid(field, error.to_string()))
     }
 
     /// `true` or `false`.

@@ -51,11 +51,14 @@ fn sample(field: &FieldDescriptor) -> String {
         (Kind::String, "label") => "team=web".into(),
         (Kind::String, "page_token") => String::new(),
         (Kind::String, _) => "a".into(),
-        (Kind::Int32, _) => "1".into(),
+        (Kind::Int32 | Kind::Uint64, _) => "1".into(),
         (Kind::Bool, _) => "true".into(),
         (Kind::Enum(values), _) => values.get_value(1).unwrap().name().into(),
         (Kind::Message(message), _) if message.full_name() == "google.protobuf.Timestamp" => {
             "2026-11-01T00:00:00Z".into()
+        }
+        (Kind::Message(message), _) if message.full_name() == "google.protobuf.Duration" => {
+            "25s".into()
         }
         (kind, name) => panic!("{name} is {kind:?}, which no query parameter carries"),
     }
@@ -65,7 +68,7 @@ fn sample(field: &FieldDescriptor) -> String {
 async fn every_annotation_is_a_route_and_every_field_a_parameter() {
     let server = Server::start(Fake::default()).await;
     let routes = routes();
-    assert_eq!(routes.len(), 12);
+    assert_eq!(routes.len(), 14);
     for route in routes {
         let input = route.rpc.input();
         let mut path = route.path.clone();

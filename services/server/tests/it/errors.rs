@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn ask() -> v1::GetReleaseRequest {
-    v1::GetReleaseRequest { id: uuid(1).to_string() }
+    v1::GetReleaseRequest { id: uuid(1).to_string(), wait: None }
 }
 
 fn path() -> String {

@@ -11,13 +11,17 @@ use colophon_api::v1::{
 };
 use colophon_domain::{
     Action, Clock, EntryQuery, EntryView, FreezeRequest, FreezeView, Grant, PlanView, Principal,
-    ReleaseQuery, ReleaseRequest, ReleaseView, Repository, Result, RollbackRequest, Settlement,
-    Tag, TagView, Visibility,
+    ReleaseQuery, ReleaseRequest, ReleaseState, ReleaseView, Repository, Result, RollbackRequest,
+    Settlement, Tag, TagView, Visibility,
 };
 use colophon_server::{
     CallerConfig, Callers, ConnectionLimits, Part, Probe, Releases, ServerSettings,
 };
-use futures_util::future::BoxFuture;
+use futures_util::{
+    StreamExt as _,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, macros::datetime};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -52,6 +56,9 @@ fn script<Q: 'static, A: Send + 'static>(
     }))
 }
 
+type Watching =
+    Box<dyn FnMut(Uuid) -> BoxStream<'static, Result<Arc<ReleaseView>>> + Send + 'static>;
+
 /// What the engine is asked to settle: the caller, the tag, what became of it, why, for whom.
 pub type Settle = (Principal, Repository, Tag, Settlement, String, String);
 
@@ -59,8 +66,10 @@ pub type Settle = (Principal, Repository, Tag, Settlement, String, String);
 pub struct Fake {
     create: Script<(Principal, ReleaseRequest), ReleaseView>,
     get: Script<(Visibility, Uuid), Option<ReleaseView>>,
+    watch: Mutex<Watching>,
     list: Script<ReleaseQuery, Vec<ReleaseView>>,
     cancel: Script<(Principal, Uuid, String), ReleaseView>,
+    retry: Script<(Principal, Uuid, String), ReleaseView>,
     plan: Script<(Principal, ReleaseRequest), PlanView>,
     rollback: Script<(Principal, RollbackRequest), ReleaseView>,
     tag: Script<(Repository, Tag, Option<OffsetDateTime>), TagView>,
@@ -81,8 +90,14 @@ impl Default for Fake {
         Self {
             create: script(|_| Ok(release(1))),
             get: script(|(_, id)| Ok(Some(ReleaseView { id, ..release(1) }))),
+            watch: Mutex::new(Box::new(|id| {
+                let ended = ReleaseState::Succeeded;
+                let view = ReleaseView { id, state: ended, revision: 2, ..release(1) };
+                stream::iter([Ok(Arc::new(view))]).boxed()
+            })),
             list: script(|_| Ok(vec![])),
             cancel: script(|(_, id, _)| Ok(ReleaseView { id, ..release(1) })),
+            retry: script(|(_, id, _)| Ok(ReleaseView { id, ..release(1) })),
             plan: script(|_| Ok(plan())),
             rollback: script(|_| Ok(release(1))),
             tag: script(|_| Ok(tag())),
@@ -116,6 +131,7 @@ impl Fake {
         create((Principal, ReleaseRequest)) -> ReleaseView;
         get((Visibility, Uuid)) -> Option<ReleaseView>;
         list(ReleaseQuery) -> Vec<ReleaseView>;
+        retry((Principal, Uuid, String)) -> ReleaseView;
         plan((Principal, ReleaseRequest)) -> PlanView;
         rollback((Principal, RollbackRequest)) -> ReleaseView;
         settle(Settle) -> TagView;
@@ -126,6 +142,15 @@ impl Fake {
         lift((Principal, Uuid, String)) -> FreezeView;
         ready(()) -> ();
         vault(()) -> ();
+    }
+
+    /// What those see who watch.
+    pub fn watch(
+        mut self,
+        sights: impl FnMut(Uuid) -> BoxStream<'static, Result<Arc<ReleaseView>>> + Send + 'static,
+    ) -> Self {
+        self.watch = Mutex::new(Box::new(sights));
+        self
     }
 
     /// A release that answers when the test lets it.
@@ -163,6 +188,11 @@ impl Releases for Fake {
         self.ask("get", &self.get, (visibility, id))
     }
 
+    fn watch(&self, id: Uuid) -> BoxStream<'static, Result<Arc<ReleaseView>>> {
+        self.called.lock().unwrap().push("watch");
+        (self.watch.lock().unwrap())(id)
+    }
+
     fn list(&self, query: ReleaseQuery) -> BoxFuture<'_, Result<Vec<ReleaseView>>> {
         self.ask("list", &self.list, query)
     }
@@ -174,6 +204,15 @@ impl Releases for Fake {
         reason: String,
     ) -> BoxFuture<'_, Result<ReleaseView>> {
         self.ask("cancel", &self.cancel, (caller, id, reason))
+    }
+
+    fn retry(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        reason: String,
+    ) -> BoxFuture<'_, Result<ReleaseView>> {
+        self.ask("retry", &self.retry, (caller, id, reason))
     }
 
     fn tag(

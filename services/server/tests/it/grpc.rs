@@ -66,7 +66,8 @@ async fn all_methods_answer() {
     assert!(made.metadata().contains_key("x-request-id"));
     assert_eq!(made.get_ref().state(), v1::ReleaseState::Running);
     let id = uuid(3).to_string();
-    let shown = releases.get_release(v1::GetReleaseRequest { id: id.clone() }).await.unwrap();
+    let shown =
+        releases.get_release(v1::GetReleaseRequest { id: id.clone(), wait: None }).await.unwrap();
     assert_eq!(shown.get_ref().id, id);
     let list = v1::ListReleasesRequest { page_size: 2, ..Default::default() };
     let page = releases.list_releases(list).await.unwrap().into_inner();
@@ -126,7 +127,7 @@ async fn what_is_not_there_is_unimplemented() {
 async fn a_message_that_cannot_be_read_is_the_callers_mistake() {
     let server = Server::start(Fake::default()).await;
     let path = "/colophon.v1.ReleaseService/GetRelease";
-    let large = v1::GetReleaseRequest { id: "x".repeat(1 << 20) };
+    let large = v1::GetReleaseRequest { id: "x".repeat(1 << 20), wait: None };
     for (name, body) in [
         ("no protobuf", vec![0, 0, 0, 0, 2, 0xff, 0xff]),
         ("too large", frame(&large)),

@@ -63,6 +63,10 @@ pub fn release(number: u128) -> ReleaseView {
         plan: None,
         version: None,
         break_glass: false,
+        waiting_until: None,
+        revision: 1,
+        allow_backward: false,
+        retries: vec![],
     }
 }
 
