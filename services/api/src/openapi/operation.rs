@@ -47,7 +47,9 @@ pub(super) fn of(
             parameters.push(parameter(contract, &field, in_path)?);
         }
     }
-    for name in call.keyed.then_some("IdempotencyKey").into_iter().chain(["RequestId"]) {
+    for name in
+        call.keyed.then_some("IdempotencyKey").into_iter().chain(["RequestId", "TraceParent"])
+    {
         parameters.push(json!({ "$ref": format!("#/components/parameters/{name}") }));
     }
     let mut value = json!({
@@ -175,6 +177,13 @@ pub(super) fn parameters() -> Value {
             "in": "header",
             "description": "What the request is called in the log, in the answer and in errors: 1 to \
                 128 letters, digits, `.`, `_` or `-`. In place of anything else the server makes one.",
+            "schema": { "type": "string" },
+        },
+        "TraceParent": {
+            "name": "traceparent",
+            "in": "header",
+            "description": "The trace that the call is a part of (W3C Trace Context); anything else \
+                is passed over.",
             "schema": { "type": "string" },
         },
     })
