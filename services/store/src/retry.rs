@@ -22,7 +22,7 @@ impl Store {
     /// # Errors
     /// `NOT_RETRYABLE` with the remedy.
     pub async fn retry_release(&self, id: Uuid, by: &str, reason: &str) -> Result<bool> {
-        tx::run("retry_release", || self.try_retry(id, by, reason)).await
+        tx::run("release.retry", || self.try_retry(id, by, reason)).await
     }
 
     async fn try_retry(&self, id: Uuid, by: &str, reason: &str) -> Result<bool, Fault> {
