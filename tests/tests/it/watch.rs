@@ -182,6 +182,9 @@ async fn a_copy_is_watched_blob_by_blob_and_taken_up_at_another_replica() {
 #[tokio::test]
 async fn many_who_watch_are_one_question_and_end_with_the_server() {
     let mut scene = Scene::new().await;
+    // The worker asks seldom, so that what is counted is the watching.
+    let times = scene.world.worker.replace("poll_interval = \"50ms\"", "poll_interval = \"1s\"");
+    scene.world.worker = times;
     let mut replicas = scene.replicas().await;
     let _worker = scene.world.work().await.unwrap();
     let client = scene.world.client(&replicas[0]).unwrap();
