@@ -2,6 +2,7 @@
 //! what nobody knows is refused by name, so that a typing error never goes unnoticed.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,18 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use colophon_domain::{RegistryHost, RuleConfig};
+use colophon_domain::{Failure, RegistryHost, RuleConfig};
 use colophon_engine::{QueueLimits, RetentionSettings, WorkSettings};
 use colophon_registry::RegistryConfig;
 use colophon_server::{CallerConfig, ConnectionLimits, ServerSettings};
+use colophon_store::Store;
 use colophon_vault::{CredentialRule, VaultConfig};
-use secrecy::SecretString;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::telemetry::TelemetrySection;
 
 /// The whole configuration.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     /// Where and how the API is served.
@@ -65,20 +68,22 @@ pub(crate) const FIXED_SECTIONS: &[&str] =
     &["server", "database", "worker", "retention", "reload", "log", "telemetry"];
 
 /// `[reload]`
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ReloadSection {
     /// How often the file is looked at; it is read again when it has changed and stayed so for once
     /// as long. Only SIGHUP reads it again unless given.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub(crate) watch_interval: Option<Duration>,
 }
 
 /// `[server]`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServerSection {
     /// The address to listen on; gRPC and REST share it.
+    #[schemars(with = "String")]
     pub(crate) listen: SocketAddr,
     /// A file to which the address is written once it is known (for port 0).
     pub(crate) address_file: Option<PathBuf>,
@@ -100,11 +105,12 @@ impl Default for ServerSection {
 }
 
 /// `[database]`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct DatabaseSection {
     /// `postgres://user@host:port/database`. An address with a password belongs into
     /// `url_file` or the environment variable `COLOPHON_DATABASE_URL`.
+    #[schemars(with = "Option<String>")]
     url: Option<SecretString>,
     /// A file that holds the address.
     url_file: Option<PathBuf>,
@@ -119,6 +125,18 @@ impl Default for DatabaseSection {
 }
 
 impl DatabaseSection {
+    /// Refuses what is given, if it is wrong. Nothing need be given, and no file is read: where the
+    /// file is checked, its secrets may not be.
+    pub(crate) fn check(&self) -> colophon_domain::Result<()> {
+        match (&self.url, &self.url_file) {
+            (Some(_), Some(_)) => {
+                Err(Failure::invalid("database.url", "url and url_file exclude each other"))
+            }
+            (Some(url), None) => Store::check_address(url.expose_secret()),
+            _ => Ok(()),
+        }
+    }
+
     /// The address, from wherever it is given.
     pub(crate) fn address(&self) -> Result<SecretString> {
         if let Ok(url) = std::env::var("COLOPHON_DATABASE_URL") {
@@ -159,11 +177,27 @@ impl<'de> Deserialize<'de> for RegistrySection {
     }
 }
 
+impl JsonSchema for RegistrySection {
+    fn schema_name() -> Cow<'static, str> {
+        "RegistrySection".into()
+    }
+
+    /// By hand for the same reason.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = RegistryConfig::json_schema(generator);
+        let rules = generator.subschema_for::<Vec<CredentialRule>>();
+        if let Some(properties) = schema.get_mut("properties").and_then(|it| it.as_object_mut()) {
+            properties.insert("credentials".to_owned(), rules.to_value());
+        }
+        schema
+    }
+}
+
 /// Which credential serves which repositories, for each registry.
 pub(crate) type RulesByHost = HashMap<RegistryHost, Vec<CredentialRule>>;
 
 /// `[log]`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LogSection {
     /// `text` or `json`.
@@ -179,7 +213,7 @@ impl Default for LogSection {
 }
 
 /// The form of log lines.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
@@ -238,13 +272,15 @@ impl Config {
         for (number, rule) in self.repositories.iter().enumerate() {
             let Some(host) = rule.pattern.registry() else { continue };
             if self.registries.iter().all(|section| section.config.host != host) {
-                bail!(
-                    "repository[{number}].pattern: there is no [[registry]] with host = \"{host}\"; \
-                     add it, or correct the pattern"
-                );
+                bail!("repository[{number}].pattern: {}", Self::no_such_registry(&host));
             }
         }
         Ok(())
+    }
+
+    /// What is said of a rule for a registry that is not there.
+    pub(crate) fn no_such_registry(host: &RegistryHost) -> String {
+        format!("there is no [[registry]] with host = \"{host}\"; add it, or correct the pattern")
     }
 
     /// The registries, and the credential rules of each.

@@ -75,7 +75,7 @@ impl Live {
 }
 
 /// Where no Vault is configured every registry is anonymous.
-struct Anonymous;
+pub(crate) struct Anonymous;
 
 impl CredentialSource for Anonymous {
     fn credential<'a>(

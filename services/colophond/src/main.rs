@@ -1,6 +1,7 @@
 //! The service's composition root: reads the configuration, puts the floors together, and runs
 //! the part that was asked for.
 
+mod check;
 mod config;
 mod dev;
 mod health;
@@ -17,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use colophon_domain::Failure;
@@ -60,8 +61,11 @@ enum Command {
     /// End the hold. After a restore the ledger is told first what the registries serve, and
     /// releases whose floating tags have moved since are cancelled.
     Resume(hold::ResumeArgs),
-    /// Read the configuration, say whether it is good, and end.
-    CheckConfig,
+    /// Look at the configuration without running anything.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Make a token for a caller: the token, once, and its entry for the configuration.
     NewToken,
     /// Print what a shell needs to complete command lines.
@@ -75,6 +79,19 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
     },
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum ConfigCommand {
+    /// Say everything that is wrong with the file, with line and key. Nothing is connected, and the
+    /// database's address need not be set; files with certificates are read.
+    Check {
+        /// Connect to the database and Vault, too.
+        #[arg(long)]
+        online: bool,
+    },
+    /// Print the JSON schema of the file.
+    Schema,
 }
 
 /// How `restore-check` ends where something is not as recorded.
@@ -97,6 +114,9 @@ fn main() -> Result<()> {
         .context("the runtime cannot be started")?;
     if let Command::Dev(args) = args.command {
         return runtime.block_on(dev::run(args));
+    }
+    if let Command::Config { command } = args.command {
+        return runtime.block_on(look_at_config(command, &args.config));
     }
     let config = Config::read(&args.config).map_err(with_key)?;
     runtime.block_on(run(args.command, &args.config, config))
@@ -134,13 +154,11 @@ async fn work(command: Command, path: &Path, config: Config, telemetry: &Telemet
         }
         Command::Resume(args) => hold::resume(parts.engine(), &args).await,
         Command::Migrate => parts.migrate().await,
-        Command::CheckConfig => {
-            println!("the configuration is good");
-            Ok(())
-        }
-        Command::NewToken | Command::Dev(_) | Command::Completions { .. } | Command::Man { .. } => {
-            Ok(())
-        }
+        Command::NewToken
+        | Command::Dev(_)
+        | Command::Config { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(()),
     }
 }
 
@@ -155,6 +173,26 @@ fn write_pages(folder: &Path) -> Result<()> {
         .and_then(|()| clap_mangen::generate_to(Args::command(), folder))
         .with_context(|| format!("{} cannot be written to", folder.display()))?;
     println!("the manual pages are in {}", folder.display());
+    Ok(())
+}
+
+async fn look_at_config(command: ConfigCommand, path: &Path) -> Result<()> {
+    let ConfigCommand::Check { online } = command else {
+        println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
+        return Ok(());
+    };
+    let text = Config::text(path)?;
+    let faults = check::faults(&text);
+    for fault in &faults {
+        eprintln!("{}: {fault}", path.display());
+    }
+    if !faults.is_empty() {
+        bail!("the configuration has errors: {}", faults.len());
+    }
+    println!("the configuration is good");
+    if online {
+        Parts::build(Config::parse(&text)?).map_err(with_key)?.look().await?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use colophon_domain::{Clock, Reason, SystemClock, SystemEntropy};
 use colophon_engine::{Engine, Worker};
 use colophon_server::{ConnectionLimits, Probe, Router, ServerSettings};
@@ -77,6 +77,24 @@ impl Parts {
             watch_interval: config.reload.watch_interval,
             source: config.source,
         })
+    }
+
+    /// Asks the database and Vault how they are, and prints it.
+    pub(crate) async fn look(&self) -> Result<()> {
+        let mut away = 0;
+        for part in self.live.parts() {
+            match part.look.await {
+                Ok(()) => println!("{}: ok", part.name),
+                Err(failure) => {
+                    println!("{}: {failure}", part.name);
+                    away += 1;
+                }
+            }
+        }
+        if away > 0 {
+            bail!("not everything is as it should be");
+        }
+        Ok(())
     }
 
     /// The use cases, for commands that end by themselves.

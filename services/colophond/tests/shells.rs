@@ -27,12 +27,12 @@ fn bash_completes_commands() {
     let file = folder.path().join("completions");
     std::fs::write(&file, run(env!("CARGO_BIN_EXE_colophond"), &["completions", "bash"])).unwrap();
     let script = format!(
-        "source {}; complete -p colophond; COMP_WORDS=(colophond check) COMP_CWORD=1; \
-         _colophond colophond check colophond; echo ${{COMPREPLY[*]}}",
+        "source {}; complete -p colophond; COMP_WORDS=(colophond migr) COMP_CWORD=1; \
+         _colophond colophond migr colophond; echo ${{COMPREPLY[*]}}",
         file.display()
     );
     let said = run("bash", &["--norc", "--noprofile", "-c", &script]);
-    assert!(said.contains("-F _colophond") && said.ends_with("\ncheck-config\n"), "{said}");
+    assert!(said.contains("-F _colophond") && said.ends_with("\nmigrate\n"), "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{Digest, Failure, Tag};
@@ -18,13 +19,14 @@ const AGE_LIMIT: Duration = Duration::from_hours(876_600);
 
 /// Which digests that a floating tag has left stay under a tag of their own, so that the registry
 /// does not remove them and one can go back to them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// So many, the newest, for each floating tag; 1 to 1,000.
     pub keep: u32,
     /// And none that the tag left longer ago than this, written like `30d`.
     #[serde(default, with = "humantime_serde::option")]
+    #[schemars(with = "Option<String>")]
     pub max_age: Option<Duration>,
 }
 

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Failure, Reason, Repository, RepositoryPattern};
 
 /// What a caller may do with the repositories of a grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// See releases, tags and their history; use a repository as a source.
@@ -51,10 +54,11 @@ impl fmt::Display for Action {
 }
 
 /// Actions on the repositories that a pattern covers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
     /// The repositories, host included.
+    #[schemars(with = "Vec<String>")]
     pub repositories: Vec<RepositoryPattern>,
     /// What may be done with them.
     pub actions: Vec<Action>,

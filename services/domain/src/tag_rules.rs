@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use regex::bytes::{Regex, RegexBuilder};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -27,10 +28,11 @@ const PATTERN_LIMIT: usize = 500;
 const REGEX_LIMIT: usize = 256 * 1024;
 
 /// One `[[repository]]` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
     /// The repositories, host included.
+    #[schemars(with = "String")]
     pub pattern: RepositoryPattern,
     /// Tags that never move: each a regular expression over the whole tag, or the word `semver`
     /// for every version.
@@ -38,6 +40,7 @@ pub struct RuleConfig {
     pub unique_tags: Vec<String>,
     /// The floating tags that follow a version; [`FloatTemplate::defaults`] if left out, none if
     /// empty.
+    #[schemars(with = "Option<Vec<String>>")]
     pub semver_floats: Option<Vec<FloatTemplate>>,
     /// How many old digests are kept; none if left out.
     pub retention: Option<Retention>,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use colophon_domain::{Failure, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -19,14 +20,16 @@ const BATCH: u32 = 500;
 const LEAST: Duration = Duration::from_hours(1);
 
 /// `[retention]`: how long what has ended is kept, counted from the release's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionSettings {
     /// Jobs and their attempts; at least an hour.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub finished_jobs: Duration,
     /// Idempotency keys; at least an hour. Afterwards the same request makes a new release.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub idempotency_keys: Duration,
 }
 

@@ -3,46 +3,56 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Tags of one job that are looked at or moved at once.
 const TAGS_AT_ONCE: usize = 4;
 
 /// Settings of the worker, TOML `[worker]`. Times are written like `30s` or `5m`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkSettings {
     /// Jobs that are worked on at once; 1 to 512.
     pub concurrency: usize,
     /// How long a worker holds a job without renewing. A dead worker's jobs go on after this.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub lease: Duration,
     /// How long the PUT of a tag may take; at most half of the lease.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub put_timeout: Duration,
     /// How much longer a PUT may be under way in the network after its sender has given up.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub grace: Duration,
     /// How long a registry may serve a tag's old digest after it has accepted the new one.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub consistency_window: Duration,
     /// How often the queue is looked at without a hint.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub poll_interval: Duration,
     /// Attempts of a job before its release ends `ERRORED`; waiting is not an attempt.
     pub max_attempts: u16,
     /// The pause after the first attempt; it doubles with each further one.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub backoff_min: Duration,
     /// The longest pause between attempts.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub backoff_max: Duration,
     /// How long running jobs may go on after the worker was told to stop; what is left of them then
     /// goes on at another worker.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub stop_grace: Duration,
     /// Where a process that works answers probes (`/livez`, `/readyz`); nowhere unless given. The
     /// process serves it, not the engine.
+    #[schemars(with = "Option<String>")]
     pub health_listen: Option<SocketAddr>,
     /// A file to which that address is written once it is known (for port 0).
     pub health_address_file: Option<PathBuf>,

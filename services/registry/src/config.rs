@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, RegistryHost, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::Url;
 
@@ -18,10 +19,11 @@ const REALM_PRESETS: &[(&str, &str)] =
     &[("docker.io", "auth.docker.io"), ("registry.gitlab.com", "gitlab.com")];
 
 /// One registry, as `[[registry]]` in the configuration.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryConfig {
     /// The registry as it stands in references, with its port if it has one.
+    #[schemars(with = "String")]
     pub host: RegistryHost,
     /// `host[:port]` that is really contacted; `host` unless given, and
     /// `registry-1.docker.io` for `docker.io`.
@@ -54,15 +56,19 @@ pub struct RegistryConfig {
     pub max_connections: Option<usize>,
     /// For a connection to be opened.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub connect_timeout: Duration,
     /// For a request without a blob, from sending it to the last byte of the answer.
     #[serde(default = "request_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub request_timeout: Duration,
     /// For the next bytes of a blob, in either direction.
     #[serde(default = "idle_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub idle_timeout: Duration,
     /// For the registry to answer after the last byte of a blob; it may move it to its storage.
     #[serde(default = "commit_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub commit_timeout: Duration,
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use colophon_domain::{Failure, Grant, Principal, Reason, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -19,7 +20,7 @@ use crate::token::token_hash;
 const NAME_LIMIT: usize = 100;
 
 /// One `[[caller]]` table.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallerConfig {
     /// The caller's name: it stands in releases and in the ledger.
@@ -29,6 +30,7 @@ pub struct CallerConfig {
     /// The token is no longer accepted from this time on: RFC 3339, with an offset from UTC, as
     /// a text or as a date-time of TOML.
     #[serde(default, deserialize_with = "time_as_text")]
+    #[schemars(with = "Option<String>")]
     pub expires_at: Option<String>,
     /// What the caller may do.
     pub grants: Vec<Grant>,

@@ -2,22 +2,25 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The largest request body and the largest gRPC message, in bytes.
 pub const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
 /// The limits of calls.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerSettings {
     /// How long one call may take, the reading of its body included. A gRPC caller may ask for
     /// less (`grpc-timeout`), never for more.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub call_timeout: Duration,
     /// How long a look at the parts of a [`crate::Probe`] is used again, so that probes without
     /// a token cannot load the database.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub ready_max_age: Duration,
     /// So many calls of one caller are under way at once; more are refused.
     pub max_calls_per_caller: u32,
@@ -31,6 +34,7 @@ pub struct ServerSettings {
     /// How often a stream of events that has nothing to say gets a comment, so that nobody on the
     /// way takes it for dead.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub watch_keep_alive: Duration,
 }
 
@@ -49,7 +53,7 @@ impl Default for ServerSettings {
 }
 
 /// The limits of connections.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConnectionLimits {
     /// So many connections are open at once; more wait in the kernel's queue.
@@ -60,9 +64,11 @@ pub struct ConnectionLimits {
     /// dropped; also one that keeps its connection for a next request. More than the idle time of the load balancer
     /// in front, or that one sends into connections which have just been closed.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub header_timeout: Duration,
     /// Connections that are still open so long after the stop are dropped.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub grace: Duration,
 }
 

@@ -84,14 +84,7 @@ impl Store {
     ///
     /// `url` is `postgres://user@host/database`; TLS by its `sslmode` and `sslrootcert`.
     pub fn connect(url: &str, max_connections: u32, entropy: Arc<dyn Entropy>) -> Result<Self> {
-        let options = PgConnectOptions::from_str(url)
-            // The error of the parser repeats the address, which may hold a password.
-            .map_err(|_| {
-                Failure::invalid("database.url", "the database address cannot be read")
-                    .remedy("the form is postgres://user@host:port/database")
-            })?
-            .application_name("colophon")
-            .statement_cache_capacity(200);
+        let options = address(url)?.application_name("colophon").statement_cache_capacity(200);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .acquire_timeout(Duration::from_secs(5))
@@ -114,6 +107,11 @@ impl Store {
             })
             .connect_lazy_with(options);
         Ok(Self { pool, entropy })
+    }
+
+    /// Whether an address of a database is of its form.
+    pub fn check_address(url: &str) -> Result<()> {
+        address(url).map(drop)
     }
 
     /// Brings the schema up to date; safe to run from several processes at once.
@@ -152,4 +150,12 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn address(url: &str) -> Result<PgConnectOptions> {
+    // The error of the parser repeats the address, which may hold a password.
+    PgConnectOptions::from_str(url).map_err(|_| {
+        Failure::invalid("database.url", "the database address cannot be read")
+            .remedy("the form is postgres://user@host:port/database")
+    })
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use colophon_domain::{Failure, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::SecretPath;
 
 /// The section `[vault.auth]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
 pub enum AuthConfig {
     /// A token that something else provides. Exactly one of the two is given.
@@ -24,6 +25,7 @@ pub enum AuthConfig {
     AppRole {
         /// Where the method is mounted.
         #[serde(default = "default_approle_mount")]
+        #[schemars(with = "String")]
         mount: SecretPath,
         /// The role's id; not a secret.
         role_id: String,
@@ -35,6 +37,7 @@ pub enum AuthConfig {
     Kubernetes {
         /// Where the method is mounted.
         #[serde(default = "default_kubernetes_mount")]
+        #[schemars(with = "String")]
         mount: SecretPath,
         /// The role's name.
         role: String,
@@ -49,6 +52,7 @@ pub enum AuthConfig {
     Jwt {
         /// Where the method is mounted.
         #[serde(default = "default_jwt_mount")]
+        #[schemars(with = "String")]
         mount: SecretPath,
         /// The role's name.
         role: String,

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, RepositoryPattern, Result};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use url::{Host, Url};
 
@@ -12,11 +13,12 @@ use crate::{AuthConfig, KvVersion, SecretPath, auth::is_word};
 const CACHE_LIMIT: Duration = Duration::from_mins(5);
 
 /// The section `[vault]`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VaultConfig {
     /// Scheme, host and port, for example `https://vault.corp.lan:8200`. Plain HTTP is taken on
     /// a loopback address, elsewhere only with `plain_http`.
+    #[schemars(with = "String")]
     pub address: Url,
     /// Take plain HTTP on a network too. Whoever listens there reads the PATs.
     #[serde(default)]
@@ -36,44 +38,54 @@ pub struct VaultConfig {
     pub namespace: Option<String>,
     /// Where the key-value engine is mounted, unless a rule names another mount.
     #[serde(default = "default_mount")]
+    #[schemars(with = "String")]
     pub mount: SecretPath,
     /// The version of that engine, unless a rule names another one.
     #[serde(default)]
+    #[schemars(with = "u64")]
     pub kv_version: KvVersion,
     /// How to log in.
     pub auth: AuthConfig,
     /// How long a PAT is kept in memory, at most 5 minutes.
     #[serde(default = "default_cache_ttl", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub pat_cache_ttl: Duration,
     /// How long one request may take, connecting included.
     #[serde(default = "default_request_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub request_timeout: Duration,
     /// A secret whose PAT was refused is read again at most this often, and a refused Vault
     /// token is replaced at most this often. Who had a PAT refused sooner waits for the next
     /// reading; it may have been replaced since the last one.
     #[serde(default = "default_reread_interval", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub reread_interval: Duration,
 }
 
 /// One entry of `[[registry.credentials]]`: which secret is for which repositories of a registry.
 /// Of several rules that cover a repository the most specific one holds.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CredentialRule {
     /// The repositories, by name within the registry: `team-a/app`, `team-a/*` or `*`.
     #[serde(default = "default_repositories")]
+    #[schemars(with = "String")]
     pub repositories: RepositoryPattern,
     /// The secret for reading; where there is only `push`, that one.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub pull: Option<SecretPath>,
     /// The secret for writing. Neither means that the repositories are anonymous.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub push: Option<SecretPath>,
     /// The mount that these secrets are in; the one of `[vault]` if it is not given.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     pub mount: Option<SecretPath>,
     /// The version of the key-value engine there; the one of `[vault]` if it is not given.
     #[serde(default)]
+    #[schemars(with = "Option<u64>")]
     pub kv_version: Option<KvVersion>,
     /// The namespace that these secrets are in; the one of `[vault]` if it is not given.
     #[serde(default)]

@@ -123,12 +123,12 @@ fn links_and_named_files_lead_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// Runs `colophond check-config` and returns whether the file is good, and what was said.
+/// Runs `colophond config check` and returns whether the file is good, and what was said.
 async fn check(folder: &Path, config: &str) -> (bool, String) {
     let file = folder.join("colophon.toml");
     std::fs::write(&file, config).unwrap();
     let output = Command::new(binary("colophond").unwrap())
-        .args([Path::new("-c"), &file, Path::new("check-config")])
+        .args([Path::new("-c"), &file, Path::new("config"), Path::new("check")])
         .env_clear()
         .env("VAULT_TOKEN", "hvs.sample")
         .stdin(Stdio::null())
@@ -238,14 +238,10 @@ async fn the_sample_configurations_are_good() {
     for sample in samples {
         let sample = sample.unwrap().path();
         let place = folder.display().to_string();
-        let mut text = std::fs::read_to_string(&sample)
+        let text = std::fs::read_to_string(&sample)
             .unwrap()
             .replace("/etc/colophon", &place)
             .replace("/run/secrets", &place);
-        if !text.contains("url = ") && !text.contains("url_file = ") {
-            // This one takes the address from the environment.
-            text = text.replace("[database]", "[database]\nurl = \"postgres://db.corp.lan/c\"");
-        }
         let (good, said) = check(folder, &text).await;
         assert!(good, "{}: {said}", sample.display());
     }

@@ -13,6 +13,7 @@ mod badinput_content;
 mod badinput_keys;
 mod chart;
 mod cli;
+mod config;
 mod contract;
 mod dev;
 mod docs;

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Result, ensure};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// What is exported, and to whom; nothing unless something is named.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct TelemetrySection {
     /// The collector: `http://host:4317` or `https://..`. Traces and metrics go there by
@@ -19,11 +20,14 @@ pub(crate) struct TelemetrySection {
     pub(crate) otlp_ca_file: Option<PathBuf>,
     /// How long the collector may take for one answer.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub(crate) otlp_timeout: Duration,
     /// How often metrics are sent to the collector.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub(crate) metrics_interval: Duration,
     /// Where `/metrics` is served for Prometheus; not where the API is.
+    #[schemars(with = "Option<String>")]
     pub(crate) prometheus_listen: Option<SocketAddr>,
     /// The share of traces that begin here and are exported; for a caller's trace the caller
     /// decides.
