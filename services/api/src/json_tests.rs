@@ -83,7 +83,10 @@ fn golden() -> Value {
         "onFailure": "ON_FAILURE_UNSPECIFIED",
         "plan": "",
         "semver": "",
-        "breakGlass": false
+        "breakGlass": false,
+        "revision": "0",
+        "summary": "",
+        "retries": []
     })
 }
 

@@ -214,10 +214,10 @@ async fn a_value_that_is_wrong_is_named_by_its_key() {
     let vault = "[database]\nurl = \"postgres://db/c\"\n[vault]\naddress = \"https://v\"\n";
     let jwt = "[vault.auth]\nmethod = \"jwt\"\nrole = \"r\"\ntoken_file = \"/t\"";
     for (config, key) in [
-        (format!("{vault}pat_cache_ttl = \"1h\"\n{jwt}"), "the key vault.pat_cache_ttl"),
-        (format!("{vault}client_key_file = \"k\"\n{jwt}"), "the key vault.client_cert_file"),
+        (format!("{vault}pat_cache_ttl = \"1h\"\n{jwt}"), ": vault.pat_cache_ttl: "),
+        (format!("{vault}client_key_file = \"k\"\n{jwt}"), ": vault.client_cert_file: "),
         (format!("{vault}kv_version = 3\n{jwt}"), "kv_version is 1 or 2"),
-        (format!("{vault}{jwt}\naudience = \"\""), "the key vault.auth.audience"),
+        (format!("{vault}{jwt}\naudience = \"\""), ": vault.auth.audience: "),
         (format!("{vault}{jwt}\nrole_id = \"r\""), "unknown field `role_id`"),
         (format!("{vault}[vault.auth]\nmethod = \"jwt\""), "missing field `role`"),
     ] {
