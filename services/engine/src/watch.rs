@@ -19,7 +19,7 @@ use crate::Engine;
 const POLL: Duration = Duration::from_millis(300);
 /// The least time between two questions, however many hints there are.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long the database may be away before those who watch are told.
+/// How long the database may be away, or one release unreadable, before those who watch are told.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Releases whose revisions are asked for at once.
 const AT_ONCE: usize = 500;
@@ -36,6 +36,9 @@ enum Sight {
     /// It could not be looked at, or is gone.
     Lost(Reason, Arc<str>),
 }
+
+/// Since when releases could not be read that the database knows of.
+type Unreadable = HashMap<Uuid, Instant>;
 
 /// The releases that are watched in this process.
 #[derive(Default)]
@@ -107,14 +110,19 @@ impl Watches {
     /// Looks until nobody watches any more.
     async fn look(&self, store: &Store) {
         let mut away: Option<Instant> = None;
+        let mut unreadable = Unreadable::new();
         while let Some(seen) = self.seen() {
-            match self.look_once(store, &seen).await {
+            match self.look_once(store, &seen, &mut unreadable).await {
                 Ok(()) => away = None,
                 Err(failure) => {
+                    // What could not be read meanwhile is no release's fault.
+                    unreadable.clear();
                     let since = *away.get_or_insert_with(Instant::now);
                     tracing::debug!(%failure, "watched releases could not be looked at");
                     if since.elapsed() >= PATIENCE {
                         self.lose(seen.iter().map(|(id, _)| *id), &failure);
+                        // Who begins to watch from now on is owed the same patience.
+                        away = None;
                     }
                 }
             }
@@ -139,7 +147,18 @@ impl Watches {
         Some(watched.releases.iter().map(|(id, sights)| (*id, revision(sights))).collect())
     }
 
-    async fn look_once(&self, store: &Store, seen: &[(Uuid, Option<u64>)]) -> Result<()> {
+    /// Looks at all that is watched.
+    ///
+    /// # Errors
+    /// The database's, if it does not even say what has changed. A release that cannot be read
+    /// concerns only those who watch it.
+    async fn look_once(
+        &self,
+        store: &Store,
+        seen: &[(Uuid, Option<u64>)],
+        unreadable: &mut Unreadable,
+    ) -> Result<()> {
+        unreadable.retain(|id, _| seen.iter().any(|(watched, _)| watched == id));
         for group in seen.chunks(AT_ONCE) {
             let ids: Vec<Uuid> = group.iter().map(|(id, _)| *id).collect();
             let asked = tokio::time::timeout(PATIENCE, store.revisions(&ids)).await;
@@ -153,14 +172,28 @@ impl Watches {
                 .map(|(id, _)| *id)
                 .collect();
             let mut reads =
-                stream::iter(changed)
-                    .map(|id| async move {
-                        tokio::time::timeout(PATIENCE, store.whole_release(id)).await
-                    })
-                    .buffer_unordered(READERS);
-            while let Some(read) = reads.next().await {
-                if let Some(view) = read.unwrap_or_else(|_| Err(silent()))? {
-                    self.show(view);
+                stream::iter(changed).map(|id| read(store, id)).buffer_unordered(READERS);
+            while let Some((id, read)) = reads.next().await {
+                let failure = match read {
+                    Ok(view) => {
+                        unreadable.remove(&id);
+                        // One that went between the two questions is gone at the next look.
+                        if let Some(view) = view {
+                            self.show(view);
+                        }
+                        continue;
+                    }
+                    Err(failure) => failure,
+                };
+                tracing::debug!(%id, %failure, "a watched release could not be read");
+                let since = *unreadable.entry(id).or_insert_with(Instant::now);
+                if since.elapsed() >= PATIENCE {
+                    self.lose([id].into_iter(), &failure);
+                }
+                // A database that went away fails all of them, each after a while. The next look
+                // finds out whether it did.
+                if failure.reason() == Reason::DatabaseUnavailable {
+                    break;
                 }
             }
         }
@@ -194,6 +227,11 @@ impl Watches {
             }
         }
     }
+}
+
+async fn read(store: &Store, id: Uuid) -> (Uuid, Result<Option<ReleaseView>>) {
+    let read = tokio::time::timeout(PATIENCE, store.whole_release(id)).await;
+    (id, read.unwrap_or_else(|_| Err(silent())))
 }
 
 fn silent() -> Failure {

@@ -30,4 +30,5 @@ mod sights;
 mod simulation;
 mod verdicts;
 mod walk;
+mod watching;
 mod world;
