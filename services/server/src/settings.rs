@@ -36,6 +36,10 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub watch_keep_alive: Duration,
+    /// How long a stream lives at most: whoever goes on watching calls again and shows its token
+    /// again. No setting of the file, so that nobody makes a removed caller's streams endless.
+    #[serde(skip)]
+    pub watch_life: Duration,
 }
 
 impl Default for ServerSettings {
@@ -48,6 +52,7 @@ impl Default for ServerSettings {
             max_waiting_releases_per_caller: 10_000,
             watchers_per_caller: 64,
             watch_keep_alive: Duration::from_secs(15),
+            watch_life: Duration::from_mins(15),
         }
     }
 }
@@ -93,6 +98,8 @@ mod tests {
         assert_eq!(read("call_timeout = \"5s\"").unwrap().call_timeout, Duration::from_secs(5));
         assert_eq!(read("").unwrap().ready_max_age, Duration::from_secs(1));
         assert!(read("call_timout = \"5s\"").is_err());
+        assert_eq!(read("").unwrap().watch_life, Duration::from_mins(15));
+        assert!(read("watch_life = \"1h\"").is_err());
         let limits: ConnectionLimits = toml::from_str("most = 7\ngrace = \"2m\"").unwrap();
         assert_eq!((limits.most, limits.grace), (7, Duration::from_mins(2)));
     }

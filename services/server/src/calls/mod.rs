@@ -42,6 +42,8 @@ pub(crate) struct Calls {
     watchers: Watchers,
     /// A call that waits must be answered before its time is over.
     longest_wait: Duration,
+    /// So long a stream lives.
+    watch_life: Duration,
 }
 
 impl fmt::Debug for Calls {
@@ -57,7 +59,8 @@ impl Calls {
         settings: &ServerSettings,
     ) -> Self {
         let watchers = Watchers::new(settings.watchers_per_caller);
-        Self { service, clock, watchers, longest_wait: settings.call_timeout.mul_f64(0.9) }
+        let longest_wait = settings.call_timeout.mul_f64(0.9);
+        Self { service, clock, watchers, longest_wait, watch_life: settings.watch_life }
     }
 
     /// One release that the caller may see. What may not be seen and what is not there get the

@@ -1,6 +1,6 @@
 //! `ReleaseService.WatchRelease`.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use colophon_api::v1;
 use colophon_domain::{Failure, Principal, Reason, ReleaseView, Result, Retry};
@@ -8,6 +8,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
+use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Calls;
@@ -28,6 +29,8 @@ struct Follower {
     seen: u64,
     over: bool,
     stopping: CancellationToken,
+    /// The end of the stream's life.
+    late: Pin<Box<Sleep>>,
     _place: Place,
 }
 
@@ -51,6 +54,7 @@ impl Calls {
             later,
             over: ended,
             stopping: stopping.0,
+            late: Box::pin(sleep(self.watch_life)),
             _place: place,
         };
         let over = ended && follower.first.is_none();
@@ -69,8 +73,11 @@ impl Follower {
         }
         while !self.over {
             let next = tokio::select! {
-                next = self.later.next() => next,
+                // In this order: a release that changes all the time keeps no stream alive.
+                biased;
                 () = self.stopping.cancelled() => Some(Err(server_stops())),
+                () = &mut self.late => Some(Err(lived_long_enough())),
+                next = self.later.next() => next,
             };
             match next {
                 None => return None,
@@ -91,7 +98,17 @@ impl Follower {
 }
 
 fn server_stops() -> Failure {
-    Failure::new(Reason::ServerStopping, "the server stops; another one goes on")
+    goes_on_elsewhere("the server stops; another one goes on")
+}
+
+/// To clients the same as a server that stops, which they all know how to go on after. The call that
+/// goes on is authenticated anew: a caller that was removed or has expired does not watch for ever.
+fn lived_long_enough() -> Failure {
+    goes_on_elsewhere("the stream has lived as long as streams may")
+}
+
+fn goes_on_elsewhere(text: &'static str) -> Failure {
+    Failure::new(Reason::ServerStopping, text)
         .remedy("call again with the revision that was seen last")
         .retry(Retry::Backoff)
 }

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    fake::{CI, Fake, GUEST, READER, Server, release, uuid},
+    fake::{CI, Fake, GUEST, NOW, READER, Server, release, uuid},
     http::{client, get, problem},
 };
 
@@ -174,6 +174,42 @@ async fn streams_end_when_the_server_stops() {
     assert!(text.contains("id: 5") && !text.contains("error"), "{text}");
     drop(shown);
     server.ended.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_ends_after_its_life_and_the_next_one_is_authenticated_anew() {
+    let life = Duration::from_millis(300);
+    // A release in which something is new all the time keeps no stream alive.
+    let busy = Fake::default().get(|_| Ok(Some(at(5, ReleaseState::Running)))).watch(|_| {
+        let tick = async |revision: u64| {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Some((Ok(Arc::new(at(revision, ReleaseState::Running))), revision + 1))
+        };
+        stream::unfold(6, tick).boxed()
+    });
+    for fake in [silent(), busy] {
+        let settings = ServerSettings { watch_life: life, ..ServerSettings::default() };
+        let server = Server::with(fake, settings, ConnectionLimits::default()).await;
+        let mut releases = server.releases(GUEST).await;
+        let begun = Instant::now();
+        let mut shown = releases.watch_release(watch(0)).await.unwrap().into_inner();
+        let mut last = 0;
+        let status = loop {
+            match shown.message().await {
+                Ok(state) => last = state.unwrap().revision,
+                Err(status) => break status,
+            }
+        };
+        assert!(begun.elapsed() >= life && last >= 5, "{last} after {:?}", begun.elapsed());
+        assert_eq!((status.code(), &*reason(&status)), (Code::Unavailable, "SERVER_STOPPING"));
+        let text = events(&server, None).await.text().await.unwrap();
+        assert!(text.contains("id: 5") && !text.contains("error"), "{text}");
+        // Who is still known goes on where the stream ended; whose token has expired, does not.
+        releases.watch_release(watch(last)).await.unwrap();
+        server.clock.set(NOW + Duration::from_hours(2));
+        let status = releases.watch_release(watch(last)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
 }
 
 #[tokio::test]
