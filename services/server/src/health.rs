@@ -129,11 +129,15 @@ impl Health for Readiness {
         request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let known = known(request.get_ref());
-        let begun = (self.clone(), Stopping::of(request.extensions()), None);
-        let changes = stream::unfold(begun, move |(readiness, stopping, before)| async move {
-            let now = readiness.change(&stopping, known, before).await?;
-            Some((Ok(written(now)), (readiness, stopping, Some(now))))
-        });
+        let place = self.watchers.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("too many watch this process already; check in its place")
+        })?;
+        let begun = (self.clone(), Stopping::of(request.extensions()), None, place);
+        let changes =
+            stream::unfold(begun, move |(readiness, stopping, before, place)| async move {
+                let now = readiness.change(&stopping, known, before).await?;
+                Some((Ok(written(now)), (readiness, stopping, Some(now), place)))
+            });
         Ok(tonic::Response::new(Box::pin(changes)))
     }
 }

@@ -10,10 +10,12 @@ use colophon_domain::{Clock, Failure, Reason, Result};
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 
 /// A part that has not answered within this time is away.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// So many watch the readiness of a process at once. They need no token, and hold a stream each.
+const WATCHERS: usize = 64;
 
 /// One part that a process depends on, and a look at it.
 pub struct Part<'a> {
@@ -95,11 +97,14 @@ pub(crate) struct Readiness {
     clock: Arc<dyn Clock>,
     max_age: Duration,
     last: Arc<Mutex<Option<(Instant, Condition)>>>,
+    /// Places for those who watch.
+    pub(crate) watchers: Arc<Semaphore>,
 }
 
 impl Readiness {
     pub(crate) fn new(probe: Arc<dyn Probe>, clock: Arc<dyn Clock>, max_age: Duration) -> Self {
-        Self { probe, clock, max_age, last: Arc::default() }
+        let watchers = Arc::new(Semaphore::new(WATCHERS));
+        Self { probe, clock, max_age, last: Arc::default(), watchers }
     }
 
     pub(crate) fn max_age(&self) -> Duration {

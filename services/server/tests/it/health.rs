@@ -129,6 +129,36 @@ async fn a_watch_sees_every_change_and_ends_with_the_server() {
 }
 
 #[tokio::test]
+async fn so_many_watch_at_once_and_no_more() {
+    let server = Server::start(Fake::default()).await;
+    let mut grpc = HealthClient::new(server.channel().await);
+    let mut held = Vec::new();
+    for service in ["", "nothing"].into_iter().cycle().take(64) {
+        let mut watch = grpc.watch(check(service)).await.unwrap().into_inner();
+        watch.message().await.unwrap().unwrap();
+        held.push(watch);
+    }
+    // Another connection of a stranger is the same.
+    let mut other = HealthClient::new(server.channel().await);
+    for client in [&mut grpc, &mut other] {
+        let status = client.watch(check("")).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    }
+    // Nobody else is concerned.
+    let answered = other.check(check("")).await.unwrap().into_inner();
+    assert_eq!(answered.status(), ServingStatus::Serving);
+    drop(held.pop());
+    let mut again = async || other.watch(check("")).await.is_ok();
+    for _ in 0..500 {
+        if again().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the place of a watch that ended is not given to another");
+}
+
+#[tokio::test]
 async fn reflection_shows_the_contract() {
     use tonic_reflection::pb::v1::{
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
