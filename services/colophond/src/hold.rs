@@ -15,12 +15,24 @@ pub(crate) struct Words {
     by: String,
 }
 
+/// `colophond hold`
+#[derive(Args)]
+pub(crate) struct HoldArgs {
+    #[command(flatten)]
+    words: Words,
+    /// The database was restored in a way that it cannot notice itself, such as a snapshot of its
+    /// disk that was put back: `resume` then compares and cancels as after any restore.
+    #[arg(long)]
+    restored: bool,
+}
+
 /// `colophond resume`
 #[derive(Args)]
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     words: Words,
-    /// Let releases from before the restore go on, also where their tags have moved since.
+    /// Let releases from before the restore go on, also where their tags have moved since, and put
+    /// back what they moved if they fail.
     #[arg(long)]
     keep_queue: bool,
     /// Go on although tags were not compared; releases of such tags are cancelled, too.
@@ -29,9 +41,21 @@ pub(crate) struct ResumeArgs {
 }
 
 /// Holds everything.
-pub(crate) async fn begin(engine: &Engine, words: &Words) -> Result<()> {
-    engine.begin_hold(&words.by, &words.reason).await?;
-    println!("the service is on hold; `colophond resume` ends it");
+pub(crate) async fn begin(engine: &Engine, args: &HoldArgs) -> Result<()> {
+    let Words { reason, by } = &args.words;
+    let hold = if args.restored {
+        engine.begin_restored(by, reason).await?
+    } else {
+        engine.begin_hold(by, reason).await?
+    };
+    if hold.restored {
+        println!(
+            "the service is on hold after a restore; `colophond restore-check` compares, and \
+             `colophond resume` ends it"
+        );
+    } else {
+        println!("the service is on hold; `colophond resume` ends it");
+    }
     Ok(())
 }
 
@@ -87,12 +111,16 @@ pub(crate) async fn resume(engine: &Engine, args: &ResumeArgs) -> Result<()> {
     for id in &resumed.cancelled {
         println!("CANCELLED    {id}");
     }
+    for id in &resumed.going_on {
+        println!("GOES ON      {id}");
+    }
     println!(
         "the service goes on: {} tags recorded as they are served, {} to be seen later, \
-         {} releases cancelled",
+         {} releases cancelled, {} from before go on",
         resumed.recorded,
         resumed.unseen,
-        resumed.cancelled.len()
+        resumed.cancelled.len(),
+        resumed.going_on.len()
     );
     Ok(())
 }

@@ -50,7 +50,7 @@ enum Command {
     /// Bring the database's schema up to date, and end.
     Migrate,
     /// Hold everything: nothing is claimed and no tag moves until `resume`.
-    Hold(hold::Words),
+    Hold(hold::HoldArgs),
     /// Compare what is recorded of every tag with what its registry serves; ends with 3 if anything
     /// differs. One that was broken off goes on where it was.
     RestoreCheck {
@@ -59,7 +59,8 @@ enum Command {
         again: bool,
     },
     /// End the hold. After a restore the ledger is told first what the registries serve, and
-    /// releases whose floating tags have moved since are cancelled.
+    /// releases whose floating tags have moved since are cancelled; those from before that go on are
+    /// listed, and put nothing back.
     Resume(hold::ResumeArgs),
     /// Look at the configuration without running anything.
     Config {
@@ -145,7 +146,7 @@ async fn work(command: Command, path: &Path, config: Config, telemetry: &Telemet
         Command::Serve => parts.run(path, true, false, telemetry).await,
         Command::Work => parts.run(path, false, true, telemetry).await,
         Command::Run => parts.run(path, true, true, telemetry).await,
-        Command::Hold(words) => hold::begin(parts.engine(), &words).await,
+        Command::Hold(args) => hold::begin(parts.engine(), &args).await,
         Command::RestoreCheck { again } => {
             if !hold::compare(parts.engine(), again).await? {
                 std::process::exit(i32::from(DIFFERS));

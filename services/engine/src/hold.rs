@@ -45,6 +45,8 @@ pub struct Resumed {
     pub unseen: u64,
     /// Releases that were cancelled.
     pub cancelled: Vec<Uuid>,
+    /// Releases from before the restore that go on.
+    pub going_on: Vec<Uuid>,
 }
 
 impl Engine {
@@ -60,8 +62,13 @@ impl Engine {
     }
 
     /// Holds everything from now on.
-    pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<()> {
+    pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<Hold> {
         self.store.begin_hold(by, reason).await
+    }
+
+    /// Holds everything because somebody knows that the database was restored.
+    pub async fn begin_restored(&self, by: &str, reason: &str) -> Result<Hold> {
+        self.store.begin_restored(by, reason).await
     }
 
     /// Compares what is recorded of every tag with what its registry shows. What was compared
@@ -114,8 +121,8 @@ impl Engine {
         self.store.findings(after.map(|finding| &finding.recorded), PAGE).await
     }
 
-    /// Ends the hold. After a restore the ledger is told first what the registries show, and
-    /// releases that were overtaken are cancelled.
+    /// Ends the hold. After a restore the ledger is told first what the registries show, releases
+    /// that were overtaken are cancelled, and those that go on put nothing back.
     ///
     /// # Errors
     /// `NOT_FOUND` if nothing is held, and `ON_HOLD` if tags were not compared.
@@ -133,8 +140,10 @@ impl Engine {
             }
             self.record_sights(&mut resumed).await?;
             if !asked.keep_queue {
+                self.store.put_nothing_back().await?;
                 resumed.cancelled = self.cancel_overtaken(asked).await?;
             }
+            resumed.going_on = self.store.going_on().await?;
         }
         self.store.end_hold(asked.by, asked.reason, asked.keep_queue).await?;
         self.wake();
@@ -144,6 +153,7 @@ impl Engine {
             reason = asked.reason,
             recorded = resumed.recorded,
             cancelled = resumed.cancelled.len(),
+            going_on = resumed.going_on.len(),
             "the hold was ended"
         );
         Ok(resumed)
@@ -183,7 +193,7 @@ impl Engine {
             asked.reason
         );
         for id in self.store.overtaken().await? {
-            match self.store.cancel_overtaken(id, asked.by, &why).await {
+            match self.store.cancel_release(id, asked.by, &why).await {
                 Ok(()) => cancelled.push(id),
                 // It ended meanwhile, or is being put back: it moves nothing forward any more.
                 Err(failure) if failure.reason() == Reason::NotCancellable => {}

@@ -235,16 +235,37 @@ impl Store {
         .await
     }
 
-    /// Cancels a release that was overtaken. What it had moved stays where it is: what is recorded
-    /// of that is older than what the registries show.
-    pub async fn cancel_overtaken(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
-        sqlx::query!(
-            "UPDATE release SET on_failure = 'keep' WHERE id = $1 AND ended_at IS NULL",
-            id,
+    /// Lets no release from before the hold put anything back any more, also where it has begun to:
+    /// the release may have succeeded since, and what it moved then looks as if it were its own still.
+    pub async fn put_nothing_back(&self) -> Result<()> {
+        tx::run("hold.put_nothing_back", || async {
+            sqlx::query!(
+                r#"
+                UPDATE release r SET on_failure = 'keep' FROM hold h
+                WHERE h.ended_at IS NULL AND r.ended_at IS NULL AND r.created_at < h.began_at
+                  AND r.on_failure <> 'keep'
+                "#,
+            )
+            .execute(&self.pool)
+            .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Releases from before the hold that move tags when it ends, forward or back.
+    pub async fn going_on(&self) -> Result<Vec<Uuid>> {
+        sqlx::query_scalar!(
+            r#"
+            SELECT r.id FROM release r, hold h
+            WHERE h.ended_at IS NULL AND r.ended_at IS NULL AND r.created_at < h.began_at
+              AND (r.phase <> 'restore' AND r.cancel_requested_at IS NULL
+                   OR r.phase = 'restore' AND r.on_failure = 'restore')
+            ORDER BY r.id
+            "#,
         )
-        .execute(&self.pool)
+        .fetch_all(&self.pool)
         .bounded()
-        .await?;
-        self.cancel_release(id, by, reason).await
+        .await
     }
 }

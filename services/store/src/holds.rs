@@ -3,7 +3,8 @@
 //! queue must not move tags back.
 //!
 //! SQL decides (`on_hold()`), also before any process has noticed. A hold that somebody asks for
-//! begins under the gate of freezes, so that no intent follows that has not seen it.
+//! begins under the gate of freezes, so that no intent follows that has not seen it. Where the
+//! database was restored it is a hold of that kind, too, whoever was first.
 
 use colophon_domain::{Failure, Reason, Result, Retry};
 use sqlx::PgConnection;
@@ -25,7 +26,7 @@ const RESTORED: &str = "the database lives elsewhere than it did: it was restore
 /// Everything is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// It began by itself, because the database may have been restored.
+    /// The database may have been restored: that was noticed, or somebody has said so.
     pub restored: bool,
     /// Why.
     pub reason: String,
@@ -68,26 +69,19 @@ impl Store {
                 .execute(&mut *tx)
                 .await?;
             begin_if_restored(&mut tx).await?;
-            let hold = sqlx::query_as!(
-                Hold,
-                r#"
-                SELECT cause = 'restore' AS "restored!", reason, began_by AS by, began_at AS since
-                FROM hold WHERE ended_at IS NULL
-                "#,
-            )
-            .fetch_optional(&mut *tx)
-            .await?;
+            let hold = in_force(&mut tx).await?;
             tx.commit().await?;
             Ok(hold)
         })
         .await
     }
 
-    /// Holds everything from now on: when this returns, no intent is committed any more.
+    /// Holds everything from now on: when this returns, no intent is committed any more. The hold
+    /// is that of a restore where the database lives elsewhere than it did.
     ///
     /// # Errors
     /// `ON_HOLD` if a hold is in force already.
-    pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<()> {
+    pub async fn begin_hold(&self, by: &str, reason: &str) -> Result<Hold> {
         tx::run("hold.begin", || async {
             let mut tx = self.pool.begin().await?;
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
@@ -103,11 +97,45 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
-            if made.rows_affected() == 0 {
-                return Err(on_hold("the service is on hold already".to_owned()).into());
-            }
+            begin_if_restored(&mut tx).await?;
+            let hold = in_force(&mut tx).await?.ok_or_else(nothing_holds)?;
             tx.commit().await?;
-            Ok(())
+            if made.rows_affected() == 0 {
+                let text = format!("the service is on hold already: {}", hold.reason);
+                return Err(on_hold(text).into());
+            }
+            Ok(hold)
+        })
+        .await
+    }
+
+    /// Holds everything because somebody knows that the database was restored, which it cannot
+    /// always tell itself. A hold that is in force becomes one of a restore and begins anew: it may
+    /// have come with what was restored.
+    pub async fn begin_restored(&self, by: &str, reason: &str) -> Result<Hold> {
+        tx::run("hold.begin_restored", || async {
+            let mut tx = self.pool.begin().await?;
+            sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
+                .fetch_one(&mut *tx)
+                .await?;
+            sqlx::query!(
+                r#"
+                INSERT INTO hold (cause, reason, began_by, lineage)
+                VALUES ('restore', $1, $2, database_lineage())
+                ON CONFLICT ((ended_at IS NULL)) WHERE ended_at IS NULL DO UPDATE
+                    SET cause = EXCLUDED.cause, reason = EXCLUDED.reason,
+                        began_by = EXCLUDED.began_by, began_at = EXCLUDED.began_at,
+                        lineage = EXCLUDED.lineage
+                "#,
+                reason,
+                by,
+            )
+            .execute(&mut *tx)
+            .await?;
+            sqlx::query!("DELETE FROM restore_finding").execute(&mut *tx).await?;
+            let hold = in_force(&mut tx).await?.ok_or_else(nothing_holds)?;
+            tx.commit().await?;
+            Ok(hold)
         })
         .await
     }
@@ -150,8 +178,22 @@ pub(crate) fn nothing_holds() -> Failure {
     Failure::new(Reason::NotFound, "the service is not on hold")
 }
 
+async fn in_force(conn: &mut PgConnection) -> Result<Option<Hold>, Fault> {
+    Ok(sqlx::query_as!(
+        Hold,
+        r#"
+        SELECT cause = 'restore' AS "restored!", reason, began_by AS by, began_at AS since
+        FROM hold WHERE ended_at IS NULL
+        "#,
+    )
+    .fetch_optional(conn)
+    .await?)
+}
+
 /// Begins a hold where the database lives elsewhere than it did. One that came with the database
-/// from where it lived before begins anew: what was compared then says nothing of now.
+/// from where it lived before begins anew: what was compared then says nothing of now. One that
+/// somebody asked for since, before any process had noticed, must not hide what has happened: it
+/// becomes one of a restore.
 async fn begin_if_restored(conn: &mut PgConnection) -> Result<(), Fault> {
     let anew = sqlx::query!(
         r#"
@@ -161,6 +203,16 @@ async fn begin_if_restored(conn: &mut PgConnection) -> Result<(), Fault> {
         "#,
         RESTORED,
         ITSELF,
+    )
+    .execute(&mut *conn)
+    .await?;
+    let asked = sqlx::query!(
+        r#"
+        UPDATE hold SET cause = 'restore', reason = reason || '; ' || $1
+        WHERE ended_at IS NULL AND cause = 'asked'
+          AND EXISTS (SELECT FROM instance i WHERE i.lineage <> database_lineage())
+        "#,
+        RESTORED,
     )
     .execute(&mut *conn)
     .await?;
@@ -176,7 +228,7 @@ async fn begin_if_restored(conn: &mut PgConnection) -> Result<(), Fault> {
     )
     .execute(&mut *conn)
     .await?;
-    if anew.rows_affected() + begun.rows_affected() > 0 {
+    if anew.rows_affected() + asked.rows_affected() + begun.rows_affected() > 0 {
         sqlx::query!("DELETE FROM restore_finding").execute(&mut *conn).await?;
     }
     Ok(())

@@ -87,6 +87,8 @@ pub struct Restore {
     pub moved_to: Digest,
     /// It was there already.
     pub(crate) found: bool,
+    /// It stays all the same: the database was restored since.
+    pub(crate) kept: bool,
     pub(crate) before: Holder,
 }
 
@@ -111,8 +113,12 @@ impl Move {
     /// be put back and is not ours any more stays, which is no failure.
     pub fn decide(&self, observed: Option<&Digest>, head: &HeadState) -> Decision {
         let Some(restore) = &self.restore else { return decide(&self.ask(), observed, head) };
-        decide_restore(self.tag_move, &restore.moved_to, &self.wanted, observed, head)
-            .unwrap_or(Decision::Leave(self.stays(), Reason::TagMoved))
+        match decide_restore(self.tag_move, &restore.moved_to, &self.wanted, observed, head) {
+            Some(Decision::Move) if restore.kept => {
+                Decision::Leave(self.stays(), Reason::NotAttempted)
+            }
+            decision => decision.unwrap_or(Decision::Leave(self.stays(), Reason::TagMoved)),
+        }
     }
 
     /// The state of a tag that is not put back: whether the release has moved it at all.

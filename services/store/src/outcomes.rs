@@ -113,7 +113,8 @@ impl Store {
         let verdict = if let Decision::Leave(state, reason) = decision {
             message = why(step, reason, look.digest, &head.state);
             head.touch(&mut tx).await?;
-            if step.restore.is_some() {
+            // What stays after a restore is not known to be wrong: whoever has it next finds it so.
+            if step.restore.as_ref().is_some_and(|restore| !restore.kept) {
                 put_back::pass_on(&mut tx, step).await?;
             }
             match state {

@@ -92,10 +92,14 @@ pub(crate) async fn claimed(
 }
 
 /// Asks whether a tag is still to go back where its job read that it should. Where it should go
-/// changes when the release before is not put back because of this one: see [`pass_on`].
+/// changes when the release before is not put back because of this one: see [`pass_on`]. After a
+/// restore of the database it stays where it is.
 pub(crate) async fn still_wanted(conn: &mut PgConnection, step: &Move) -> Result<(), Fault> {
     let wanted = sqlx::query_scalar!(
-        r#"SELECT (state = 'RESTORING' AND old_digest = $2) AS "wanted!" FROM tag_move WHERE id = $1"#,
+        r#"
+        SELECT (m.state = 'RESTORING' AND m.old_digest = $2 AND r.on_failure = 'restore') AS "wanted!"
+        FROM tag_move m JOIN release r ON r.id = m.release_id WHERE m.id = $1
+        "#,
         step.tag_move,
         step.wanted.as_str(),
     )
@@ -104,9 +108,12 @@ pub(crate) async fn still_wanted(conn: &mut PgConnection, step: &Move) -> Result
     if wanted {
         return Ok(());
     }
-    Err(Failure::new(Reason::ReferenceBlocked, "the tag is to be put back elsewhere by now")
-        .retry(Retry::Wait(Duration::ZERO))
-        .into())
+    Err(Failure::new(
+        Reason::ReferenceBlocked,
+        "the tag is to be put back elsewhere by now, or not at all",
+    )
+    .retry(Retry::Wait(Duration::ZERO))
+    .into())
 }
 
 /// A release that fails leaves a tag to the one that has moved it since. If that one fails, too,

@@ -11,7 +11,9 @@ impl Store {
             r#"
             SELECT id, tag, kind, ticket, old_digest, content_registry, content_repository,
                    content_digest, expected, order_kind, order_value, if_older, line,
-                   before_ticket, before_order_kind, before_order_value, before_mover, found
+                   before_ticket, before_order_kind, before_order_value, before_mover, found,
+                   (SELECT r.on_failure = 'keep' FROM release r WHERE r.id = tag_move.release_id)
+                       AS "kept!"
             FROM tag_move
             WHERE publication_id = $1
               AND CASE WHEN $2 = 'restore' THEN state = 'RESTORING'
@@ -42,7 +44,10 @@ impl Store {
             // Only tags that had a digest before are put back.
             let back = rows::digest_option(row.old_digest.as_deref())?.filter(|_| job.restores());
             let (wanted, restore) = match back {
-                Some(old) => (old, Some(Restore { moved_to: content, found: row.found, before })),
+                Some(old) => {
+                    let (found, kept) = (row.found, row.kept);
+                    (old, Some(Restore { moved_to: content, found, kept, before }))
+                }
                 None => (content, None),
             };
             steps.push(Move {

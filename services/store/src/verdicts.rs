@@ -107,6 +107,12 @@ pub(crate) fn why(
     head: &HeadState,
 ) -> String {
     let reference = format!("{}:{}", step.repository, step.tag);
+    if step.restore.is_some() && reason == Reason::NotAttempted {
+        return format!(
+            "{reference} was not put back: the database was restored, and what is recorded of the \
+             release may be older than what the registry shows"
+        );
+    }
     if step.restore.is_some() {
         return format!("{reference} was not put back: somebody else has moved it since");
     }

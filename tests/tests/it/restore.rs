@@ -4,7 +4,10 @@
 use colophon_testkit::{image::ImageSpec, wait::wait_until};
 use colophon_tests::{Client, PATIENCE, Site, SiteOptions, World};
 
-use crate::release_scene::{state, text};
+use crate::{
+    release_scene::{state, text},
+    safe_scene::{frozen, waits},
+};
 
 /// What a test of a restore begins with.
 struct Scene {
@@ -183,4 +186,100 @@ async fn an_operator_may_hold_everything_by_hand() {
     assert_eq!(state(&client.wait_end(&id).await.unwrap()), "SUCCEEDED");
     let twice = world.service(&["resume", "--reason", "again"]).await.unwrap();
     assert!(twice.err.contains("not on hold"), "{twice:?}");
+}
+
+/// Nobody has started a process since the restore: the hold must not be one that compares nothing.
+#[tokio::test]
+async fn a_hold_by_hand_hides_no_restore() {
+    let mut scene = Scene::new().await;
+    scene.restore().await;
+    let held = ["hold", "--reason", "restored, checking", "--by", "alice"];
+    let held = scene.world.service(&held).await.unwrap();
+    assert!(held.code == Some(0) && held.out.contains("after a restore"), "{held:?}");
+    scene.is_resumed_without_the_old_queue().await;
+    let began: (String, String) = sqlx::query_as("SELECT cause, began_by FROM hold")
+        .fetch_one(scene.world.database().pool())
+        .await
+        .unwrap();
+    assert_eq!(began, ("restore".into(), "alice".into()));
+}
+
+/// The database lives where it lived, as after a snapshot of its disk was put back.
+#[tokio::test]
+async fn an_operator_may_say_that_the_database_was_restored() {
+    let mut scene = Scene::new().await;
+    scene.restore().await;
+    sqlx::query("UPDATE instance SET lineage = database_lineage()")
+        .execute(scene.world.database().pool())
+        .await
+        .unwrap();
+    let held = scene.world.service(&["hold", "--reason", "a hand on it"]).await.unwrap();
+    assert!(held.code == Some(0) && !held.out.contains("after a restore"), "{held:?}");
+    let held = ["hold", "--restored", "--reason", "Monday's snapshot"];
+    let held = scene.world.service(&held).await.unwrap();
+    assert!(held.code == Some(0) && held.out.contains("after a restore"), "{held:?}");
+    scene.is_resumed_without_the_old_queue().await;
+}
+
+impl Scene {
+    async fn is_resumed_without_the_old_queue(&mut self) {
+        let node = self.world.run().await.unwrap();
+        let early = self.world.service(&["resume", "--reason", "in a hurry"]).await.unwrap();
+        assert!(early.err.contains("were not compared"), "{early:?}");
+        let found = self.world.service(&["restore-check"]).await.unwrap();
+        assert_eq!(found.code, Some(3), "{found:?}");
+        let resumed = self.world.service(&["resume", "--reason", "compared"]).await.unwrap();
+        assert_eq!(resumed.code, Some(0), "{resumed:?}");
+        assert!(resumed.out.contains(&format!("CANCELLED    {}", self.waiting)), "{resumed:?}");
+        assert!(!resumed.out.contains("GOES ON"), "{resumed:?}");
+        let client = self.world.client(&node).unwrap();
+        let old = client.wait_end(&self.waiting).await.unwrap();
+        assert_eq!(state(&old), "CANCELLED CANCELLED", "{old:#}");
+        assert_eq!(self.served().await, self.digests[2]);
+    }
+}
+
+/// It may have succeeded since the dump was made, and only looks as if it were at work.
+#[tokio::test]
+async fn a_release_that_goes_on_is_named_and_puts_nothing_back() {
+    let mut world = World::new().await.unwrap();
+    let staging = world.site(SiteOptions::default()).await.unwrap();
+    let target = world.site(SiteOptions::default()).await.unwrap();
+    let second = world.site(SiteOptions::default()).await.unwrap();
+    let node = world.serve().await.unwrap();
+    let client = world.client(&node).unwrap();
+    let mut worker = world.work().await.unwrap();
+    let (app, copy) = (target.repository("app"), second.repository("app"));
+    let both: &[(&str, &[&str], &[&str])] = &[(&app, &[], &["latest"]), (&copy, &[], &["latest"])];
+    let mut digests = Vec::new();
+    let mut ids = Vec::new();
+    for build in ["1", "2"] {
+        let image = staging.push(&ImageSpec::tiny(build), "app", build).await.unwrap();
+        digests.push(image.digest().to_owned());
+        ids.push(client.publish(&staging.reference("app", build), both).await.unwrap());
+        if build == "1" {
+            assert_eq!(state(&client.wait_end(&ids[0]).await.unwrap()), "SUCCEEDED");
+            frozen(&client, &copy).await;
+        }
+    }
+    waits(&client, &ids[1], "FROZEN").await;
+    let moved = async || (target.inspect("app", "latest").await.ok()? == digests[1]).then_some(());
+    wait_until("the first target has the second build", PATIENCE, moved).await.unwrap();
+    worker.stop().await.unwrap();
+    let dump = world.dump().await.unwrap();
+    world.restore(&dump).await.unwrap();
+    let node = world.run().await.unwrap();
+    let client = world.client(&node).unwrap();
+    let found = world.service(&["restore-check"]).await.unwrap();
+    assert_eq!(found.code, Some(0), "{found:?}");
+    let resumed = world.service(&["resume", "--reason", "nothing differs"]).await.unwrap();
+    assert!(resumed.out.contains(&format!("GOES ON      {}", ids[1])), "{resumed:?}");
+    assert!(resumed.out.contains("0 releases cancelled, 1 from before go on"), "{resumed:?}");
+    client.cancel(&ids[1]).await.unwrap().good().unwrap();
+    let ended = client.wait_end(&ids[1]).await.unwrap();
+    assert_eq!(state(&ended), "CANCELLED CANCELLED", "{ended:#}");
+    let said = format!("moved and not put back: {app}:latest");
+    assert!(text(&ended, "/message").ends_with(&said), "{ended:#}");
+    assert_eq!(target.inspect("app", "latest").await.unwrap(), digests[1]);
+    assert_eq!(second.inspect("app", "latest").await.unwrap(), digests[0]);
 }

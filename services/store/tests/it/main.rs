@@ -16,6 +16,7 @@ mod hand;
 mod put_back;
 mod releases;
 mod replay;
+mod restored;
 mod rollbacks;
 mod settling;
 mod walk;
