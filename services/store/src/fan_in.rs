@@ -288,7 +288,8 @@ async fn close_publications(conn: &mut PgConnection, standing: &Standing) -> Res
         UPDATE publication p SET state = CASE
             WHEN p.state <> 'FAILED' AND NOT EXISTS (
                 SELECT FROM tag_move m WHERE m.publication_id = p.id
-                  AND m.state NOT IN ('MOVED', 'UNCHANGED', 'KEPT')) THEN 'SUCCEEDED'
+                  -- A digest that was to be kept and then was not left is nobody's failure.
+                  AND NOT m.retention AND m.state NOT IN ('MOVED', 'UNCHANGED', 'KEPT')) THEN 'SUCCEEDED'
             ELSE $2 END
         WHERE p.release_id = $1
         "#,

@@ -29,7 +29,9 @@ impl Store {
                     SELECT j.id FROM job j JOIN release r ON r.id = j.release_id
                     WHERE j.ended_at < (SELECT colophon_now() - $1::float8 * interval '1 second')
                       AND r.ended_at < (SELECT colophon_now() - $1::float8 * interval '1 second')
-                    ORDER BY j.ended_at LIMIT $2 FOR UPDATE OF j SKIP LOCKED
+                    ORDER BY j.ended_at LIMIT $2
+                    -- The release, too: one that is put to work again meanwhile has not ended.
+                    FOR UPDATE OF j, r SKIP LOCKED
                 ), tried AS (
                     DELETE FROM attempt a USING old WHERE a.job_id = old.id
                 )
@@ -61,7 +63,8 @@ impl Store {
                     FROM idempotency_key k JOIN release r ON r.id = k.release_id
                     WHERE k.created_at < (SELECT colophon_now() - $1::float8 * interval '1 second')
                       AND r.ended_at < (SELECT colophon_now() - $1::float8 * interval '1 second')
-                    ORDER BY k.created_at LIMIT $2 FOR UPDATE OF k SKIP LOCKED
+                    ORDER BY k.created_at LIMIT $2
+                    FOR UPDATE OF k SKIP LOCKED FOR SHARE OF r SKIP LOCKED
                 )
                 DELETE FROM idempotency_key k USING old
                 WHERE k.principal = old.principal AND k.key = old.key

@@ -104,6 +104,9 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         may_go_on(&mut tx, step).await?;
         let mut head = LockedHead::lock(&mut tx, &step.repository, &step.tag).await?;
+        if step.restore.is_some() {
+            put_back::still_wanted(&mut tx, step).await?;
+        }
         let decision = step.decide(look.digest, &head.state);
         if head.tag_seq != tag_seq || decision == Decision::Move || look.is_stale() {
             return Ok(Outcome::Stale);

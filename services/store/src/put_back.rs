@@ -92,16 +92,22 @@ pub(crate) async fn claimed(
 }
 
 /// Asks whether a tag is still to go back where its job read that it should. Where it should go
-/// changes when the release before is not put back because of this one: see [`pass_on`]. After a
-/// restore of the database it stays where it is.
+/// changes when the release before is not put back because of this one, and when that is put to work
+/// again: see [`pass_on`]. After a restore of the database it stays where it is. The tag's head is
+/// locked by the caller.
 pub(crate) async fn still_wanted(conn: &mut PgConnection, step: &Move) -> Result<(), Fault> {
+    let restore = step.restore.as_ref();
     let wanted = sqlx::query_scalar!(
         r#"
-        SELECT (m.state = 'RESTORING' AND m.old_digest = $2 AND r.on_failure = 'restore') AS "wanted!"
+        SELECT (m.state = 'RESTORING' AND m.old_digest = $2
+                AND m.before_mover IS NOT DISTINCT FROM $3
+                AND (r.on_failure = 'keep') = $4::bool) AS "wanted!"
         FROM tag_move m JOIN release r ON r.id = m.release_id WHERE m.id = $1
         "#,
         step.tag_move,
         step.wanted.as_str(),
+        restore.and_then(|restore| restore.before.mover),
+        restore.is_some_and(|restore| restore.kept),
     )
     .fetch_one(conn)
     .await?;

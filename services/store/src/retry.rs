@@ -2,7 +2,9 @@
 //! the order of acceptance is the one that it had, so a newer release keeps what it has. Only what
 //! did not come about is done again.
 
-use colophon_domain::{Failure, JobKind, Phase, Purpose, Reason, ReleaseState, Result};
+use std::time::Duration;
+
+use colophon_domain::{Failure, JobKind, Phase, Purpose, Reason, ReleaseState, Result, Retry};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -15,6 +17,8 @@ use crate::{
 const MOST: i64 = 50;
 /// Releases that were put back one after the other while each held the tag of the one before.
 const CHAIN: usize = 100;
+/// How long to wait for another release that is moving a tag.
+const MOVING: Duration = Duration::from_secs(5);
 
 impl Store {
     /// Puts a release to work again that ended `FAILED` or `ERRORED`; `false` if it is at work.
@@ -27,20 +31,32 @@ impl Store {
 
     async fn try_retry(&self, id: Uuid, by: &str, reason: &str) -> Result<bool, Fault> {
         let mut tx = self.pool.begin().await?;
+        // The lock is a statement of its own: what is read next must be seen after it was got.
+        sqlx::query_scalar!("SELECT id FROM release WHERE id = $1 FOR UPDATE", id)
+            .fetch_optional(&mut *tx)
+            .await?
+            .ok_or_else(|| Failure::new(Reason::NotFound, format!("there is no release {id}")))?;
         let row = sqlx::query!(
             r#"
             SELECT state, purpose, COALESCE(not_after <= colophon_now(), false) AS "late!",
                    (SELECT count(*) FROM release_retry t WHERE t.release_id = r.id) AS "before!",
-                   NOT EXISTS (SELECT FROM job j WHERE j.release_id = r.id) AS "forgotten!",
+                   -- Those that ended first are let go of first: the copies.
+                   (EXISTS (SELECT FROM publication p JOIN tag_move m ON m.publication_id = p.id
+                            WHERE p.release_id = r.id AND m.state <> 'KEPT' AND NOT m.retention
+                              AND (p.registry, p.repository)
+                                  <> (r.source_registry, r.source_repository)
+                              AND NOT EXISTS (SELECT FROM job j WHERE j.publication_id = p.id
+                                                AND j.kind = 'copy'))
+                    OR NOT EXISTS (SELECT FROM job j WHERE j.release_id = r.id))
+                       AS "forgotten!",
                    EXISTS (SELECT FROM hold h WHERE h.cause = 'restore'
                              AND h.began_at >= r.created_at) AS "restored!"
-            FROM release r WHERE id = $1 FOR UPDATE
+            FROM release r WHERE id = $1
             "#,
             id,
         )
-        .fetch_optional(&mut *tx)
-        .await?
-        .ok_or_else(|| Failure::new(Reason::NotFound, format!("there is no release {id}")))?;
+        .fetch_one(&mut *tx)
+        .await?;
         let state = rows::release_state(&row.state)?;
         if !state.ended() {
             return Ok(false);
@@ -57,10 +73,12 @@ impl Store {
             let text = format!("release {id} {text}");
             return Err(Failure::new(Reason::NotRetryable, text).remedy(remedy).into());
         }
+        lock_heads(&mut tx, id).await?;
         record(&mut tx, id, by, reason).await?;
         inherit(&mut tx, id).await?;
         bequeath(&mut tx, id).await?;
         reopen_tags(&mut tx, id).await?;
+        discount_put_backs(&mut tx, id).await?;
         reopen_publications(&mut tx, id).await?;
         let phase = reopen(&mut tx, id).await?;
         match phase.job() {
@@ -79,7 +97,7 @@ impl Store {
 struct Past {
     rollback: bool,
     late: bool,
-    /// It ended so long ago that its jobs were let go of.
+    /// It ended so long ago that jobs of it were let go of.
     forgotten: bool,
     /// The database was restored since it was accepted.
     restored: bool,
@@ -116,6 +134,47 @@ fn refusal(state: ReleaseState, past: &Past) -> Option<(&'static str, &'static s
     }
 }
 
+/// Locks the heads of the release's floating tags, so that nobody moves them or passes them on while
+/// it is found out what becomes of them. Refuses where one that the release would leave to another
+/// is being moved: who holds it, and where it should go back to, is known when that has ended.
+async fn lock_heads(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
+    sqlx::query!(
+        r#"
+        SELECT h.tag FROM tag_head h
+        JOIN publication p ON p.registry = h.registry AND p.repository = h.repository
+        JOIN tag_move m ON m.publication_id = p.id AND m.tag = h.tag AND m.kind = 'floating'
+        WHERE m.release_id = $1
+        ORDER BY h.registry, h.repository, h.tag FOR UPDATE OF h
+        "#,
+        id,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    let moving = sqlx::query!(
+        r#"
+        SELECT h.registry, h.repository, h.tag
+        FROM tag_move m JOIN publication p ON p.id = m.publication_id
+        JOIN tag_head h ON h.registry = p.registry AND h.repository = p.repository
+                       AND h.tag = m.tag
+        JOIN open_intent i ON i.registry = h.registry AND i.repository = h.repository
+                          AND i.tag = h.tag
+        WHERE m.release_id = $1 AND m.kind = 'floating' AND m.state IN ('MOVED', 'UNCHANGED')
+          AND h.mover IS DISTINCT FROM m.id
+        LIMIT 1
+        "#,
+        id,
+    )
+    .fetch_optional(conn)
+    .await?;
+    let Some(at) = moving else { return Ok(()) };
+    let text =
+        format!("{}/{}:{} is being moved by another release", at.registry, at.repository, at.tag);
+    Err(Failure::new(Reason::ReferenceBlocked, text)
+        .remedy("put the release to work again when that has ended")
+        .retry(Retry::Wait(MOVING))
+        .into())
+}
+
 async fn record(conn: &mut PgConnection, id: Uuid, by: &str, reason: &str) -> Result<(), Fault> {
     sqlx::query!(
         r#"
@@ -149,11 +208,13 @@ async fn inherit(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
             WHERE own.release_id = $1 AND own.kind = 'floating'
               AND own.state IN ('MOVED', 'UNCHANGED') AND own.before_mover = prev.id
               AND prev.release_id <> $1 AND prev.old_digest IS NOT NULL
-              AND r.ended_at IS NOT NULL AND r.state <> 'SUCCEEDED'
+              -- One that still puts tags back does not succeed either.
+              AND (r.phase = 'restore' OR r.ended_at IS NOT NULL AND r.state <> 'SUCCEEDED')
               AND (prev.state = 'MOVED' AND prev.reason_code IS NOT NULL
                    OR prev.state = 'UNCHANGED')
               AND EXISTS (SELECT FROM job j
-                          WHERE j.publication_id = prev.publication_id AND j.kind = 'restore')
+                          WHERE j.publication_id = prev.publication_id AND j.kind = 'restore'
+                            AND j.state <> 'cancelled')
             "#,
             id,
         )
@@ -181,7 +242,8 @@ async fn bequeath(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
         WHERE own.release_id = $1 AND own.kind = 'floating' AND own.old_digest IS NOT NULL
           AND own.state IN ('MOVED', 'UNCHANGED') AND h.mover <> own.id
           AND EXISTS (SELECT FROM job j
-                      WHERE j.publication_id = own.publication_id AND j.kind = 'restore')
+                      WHERE j.publication_id = own.publication_id AND j.kind = 'restore'
+                        AND j.state <> 'cancelled')
           AND next.before_mover = own.id AND next.release_id <> $1
           AND next.state IN ('MOVING', 'UNKNOWN', 'MOVED', 'UNCHANGED', 'RESTORING')
           AND EXISTS (SELECT FROM release r WHERE r.id = next.release_id AND r.state <> 'SUCCEEDED')
@@ -210,7 +272,8 @@ async fn reopen_tags(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
                OR m.kind = 'floating' AND m.state IN ('MOVED', 'UNCHANGED')
                   AND m.old_digest IS NOT NULL
                   AND EXISTS (SELECT FROM job j
-                              WHERE j.publication_id = p.id AND j.kind = 'restore')
+                              WHERE j.publication_id = p.id AND j.kind = 'restore'
+                                AND j.state <> 'cancelled')
                   AND NOT EXISTS (SELECT FROM tag_head h
                                   WHERE h.registry = p.registry AND h.repository = p.repository
                                     AND h.tag = m.tag AND h.mover = m.id))
@@ -226,6 +289,22 @@ async fn reopen_tags(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
         UPDATE tag_move SET reason_code = NULL, message = ''
         WHERE release_id = $1 AND kind = 'floating' AND state IN ('MOVED', 'UNCHANGED')
           AND (reason_code IS NOT NULL OR message LIKE 'the tag was not put back%')
+        "#,
+        id,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What was put back counts for the run that put it back, and not for the next. Jobs that put tags
+/// back are never cancelled otherwise, so `cancelled` tells those of an earlier run; one that the next
+/// run needs begins anew.
+async fn discount_put_backs(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
+    sqlx::query!(
+        r#"
+        UPDATE job SET state = 'cancelled'
+        WHERE release_id = $1 AND kind = 'restore' AND state IN ('done', 'failed')
         "#,
         id,
     )

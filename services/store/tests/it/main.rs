@@ -17,6 +17,7 @@ mod put_back;
 mod releases;
 mod replay;
 mod restored;
+mod retries;
 mod rollbacks;
 mod settling;
 mod walk;
