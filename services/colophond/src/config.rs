@@ -116,11 +116,14 @@ pub(crate) struct DatabaseSection {
     url_file: Option<PathBuf>,
     /// Connections at most, of each process.
     pub(crate) max_connections: u32,
+    /// See [`Self::ignore_environment`].
+    #[serde(skip)]
+    without_environment: bool,
 }
 
 impl Default for DatabaseSection {
     fn default() -> Self {
-        Self { url: None, url_file: None, max_connections: 16 }
+        Self { url: None, url_file: None, max_connections: 16, without_environment: false }
     }
 }
 
@@ -137,9 +140,15 @@ impl DatabaseSection {
         }
     }
 
+    /// From now on the address is the one of the file.
+    pub(crate) fn ignore_environment(&mut self) {
+        self.without_environment = true;
+    }
+
     /// The address, from wherever it is given.
     pub(crate) fn address(&self) -> Result<SecretString> {
-        if let Ok(url) = std::env::var("COLOPHON_DATABASE_URL") {
+        let named = std::env::var("COLOPHON_DATABASE_URL").ok().filter(|url| !url.is_empty());
+        if let Some(url) = named.filter(|_| !self.without_environment) {
             return Ok(url.into());
         }
         match (&self.url, &self.url_file) {

@@ -116,6 +116,8 @@ impl Renewal {
                     self.extend(asked);
                     self.stop.cancel();
                 }
+                // The attempt hears of the end next, and until then keeps the time that is left.
+                Ok(Ok(Renewed::Ended)) => {}
                 Ok(Ok(Renewed::Lost)) | Err(_) => return self.lost.cancel(),
                 Ok(Err(failure)) => {
                     tracing::warn!(job = self.lease.job, %failure, "a lease could not be renewed");

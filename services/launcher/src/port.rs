@@ -7,7 +7,8 @@
 use std::{
     fs::{DirBuilder, File},
     net::{Ipv4Addr, TcpListener},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::Path,
 };
 
 use crate::{Error, Kept, Result};
@@ -58,6 +59,7 @@ impl Port {
             .mode(0o700)
             .create(&folder)
             .map_err(Error::prepare(&folder))?;
+        only_ours(&folder, user)?;
         let path = folder.join(number.to_string());
         let lock = File::create(&path).map_err(Error::prepare(&path))?;
         let free =
@@ -76,6 +78,20 @@ impl Port {
     }
 }
 
+/// The folder's name can be guessed: what another user has put there would lead us to files of that
+/// user's choice.
+fn only_ours(folder: &Path, user: u32) -> Result<()> {
+    let seen = std::fs::symlink_metadata(folder).map_err(Error::prepare(folder))?;
+    if seen.is_dir() && seen.uid() == user && seen.mode().trailing_zeros() >= 6 {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is not a folder that only this user may enter; remove it, or set TMPDIR",
+        folder.display()
+    );
+    Err(Error::refused("ports", message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,6 +107,22 @@ mod tests {
         );
         drop(port);
         assert_eq!(Port::claim("docker-registry", number).unwrap().number(), number);
+    }
+
+    #[test]
+    fn a_folder_that_others_may_enter_or_that_leads_elsewhere_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let user = rustix::process::geteuid().as_raw();
+        let own = folder.path().join("own");
+        DirBuilder::new().mode(0o700).create(&own).unwrap();
+        only_ours(&own, user).unwrap();
+        assert!(only_ours(&own, user + 1).is_err());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&own, &link).unwrap();
+        assert!(only_ours(&link, user).is_err());
+        std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(only_ours(&own, user).is_err());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -61,7 +62,19 @@ pub fn bao() -> Result<PathBuf> {
 /// put into the working copy is found from any folder within.
 pub(crate) fn upwards(relative: &str) -> Option<PathBuf> {
     let here = env::current_dir().ok()?;
-    here.ancestors().map(|dir| dir.join(relative)).find(is_file)
+    here.ancestors().find(|dir| is_trusted(dir, relative)).map(|dir| dir.join(relative))
+}
+
+/// A program in a folder above is started only if it and the folders to it, below that one, are the
+/// caller's own or root's: anybody may put something into `/tmp`.
+fn is_trusted(folder: &Path, relative: &str) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    let mut path = folder.to_owned();
+    let trusted = Path::new(relative).components().all(|part| {
+        path.push(part);
+        path.symlink_metadata().is_ok_and(|seen| seen.uid() == user || seen.uid() == 0)
+    });
+    trusted && path.is_file()
 }
 
 #[expect(clippy::ptr_arg, reason = "the shape that Iterator::find asks for")]

@@ -78,6 +78,8 @@ pub enum Renewed {
     Stop,
     /// The lease is somebody else's.
     Lost,
+    /// The job has come to its end: most likely in this very moment, and by who asks.
+    Ended,
 }
 
 impl Store {
@@ -200,10 +202,22 @@ impl Store {
         .bounded()
         .await?;
         Ok(match stop {
+            None if self.has_ended(lease.job).await? => Renewed::Ended,
             None => Renewed::Lost,
             Some(true) => Renewed::Stop,
             Some(false) => Renewed::Held,
         })
+    }
+
+    async fn has_ended(&self, job: i64) -> Result<bool> {
+        let ended = sqlx::query_scalar!(
+            r#"SELECT ended_at IS NOT NULL AS "ended!" FROM job WHERE id = $1"#,
+            job
+        )
+        .fetch_optional(&self.pool)
+        .bounded()
+        .await?;
+        Ok(ended.unwrap_or(false))
     }
 
     /// Whether a job's release was cancelled or is failing, without renewing anything.

@@ -123,7 +123,8 @@ async fn one_command_publishes_an_example_and_takes_everything_along_when_it_end
     assert!(shell(&screen, &publish).contains("SUCCEEDED"));
     let beside = below(dev.process.id());
     assert!(beside.len() > 4, "PostgreSQL, two registries and OpenBao: {beside:?}");
-    let status = dev.process.stop(Signal::TERM, PATIENCE).await.unwrap();
+    // As when the terminal is closed.
+    let status = dev.process.stop(Signal::HUP, PATIENCE).await.unwrap();
     assert!(status.success(), "{status}: {}", dev.process.log());
     gone(&beside).await;
     let left = std::fs::read_dir(dev.folder.path()).unwrap().flatten().map(|entry| entry.path());
@@ -205,6 +206,19 @@ async fn a_kept_folder_comes_back_as_it_was_and_serves_one_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_folder_with_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("colophon.toml");
+    std::fs::write(&own, "# mine\n").unwrap();
+    let before = std::fs::metadata(folder.path()).unwrap().permissions();
+    let mut dev = launch(&whole_path(), &["--folder", "."], folder.path(), "log").await;
+    assert_eq!(dev.wait(PATIENCE).await.unwrap().code(), Some(1));
+    assert!(dev.log().contains("holds something else"), "{}", dev.log());
+    assert_eq!(std::fs::read_to_string(own).unwrap(), "# mine\n");
+    assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions(), before);
+}
+
+#[tokio::test]
 async fn what_is_missing_is_named_with_its_remedy_and_the_rest_runs() {
     let tools = tempfile::tempdir().unwrap();
     for tool in ["setpriv", "id"] {
@@ -230,7 +244,7 @@ async fn without_a_database_it_says_so_and_ends() {
     let mut dev = Dev::start("/nowhere", &["--ephemeral"]).await;
     assert_eq!(dev.process.wait(PATIENCE).await.unwrap().code(), Some(1));
     let log = dev.process.log();
-    for text in ["no database: ", "COLOPHON_DATABASE_URL"] {
+    for text in ["no database: ", "COLOPHON_DEV_DATABASE_URL"] {
         assert!(log.contains(text), "{log}");
     }
 }

@@ -40,6 +40,7 @@ async fn stubs(folder: &Path) {
             "colophon/v1/release.proto",
             "colophon/v1/tag.proto",
             "colophon/v1/tag_move.proto",
+            "colophon/v1/watch.proto",
             "buf/validate/validate.proto",
             "google/api/annotations.proto",
         ])

@@ -104,7 +104,6 @@ fn responses(method: &MethodDescriptor, errors: &[CallError]) -> Value {
             ),
             "headers": { "X-Request-Id": header("RequestId") },
             "content": { "text/event-stream": {
-                "schema": { "type": "string" },
                 "x-event-data": reference(output.name()),
             } },
         })

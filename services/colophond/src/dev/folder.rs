@@ -16,6 +16,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+/// The file that tells a folder of ours.
+const PORTS: &str = "ports.json";
+
 /// Where the API of a folder that stays is expected.
 const API_PORT: u16 = 8080;
 
@@ -78,6 +81,7 @@ impl Folder {
             (None, Some(folder)) => std::path::absolute(folder)?,
             (None, None) => usual()?,
         };
+        ours(&path)?;
         // Everybody may pass through, since PostgreSQL runs as a user of its own where we are
         // root; what lies in it is for its owner only.
         DirBuilder::new()
@@ -180,9 +184,23 @@ impl Folder {
     }
 }
 
+/// Files in it are written anew and its mode is changed, so it must be one of ours, or empty.
+fn ours(path: &Path) -> Result<()> {
+    let Ok(mut entries) = std::fs::read_dir(path) else { return Ok(()) };
+    if path.join(PORTS).is_file()
+        || entries.all(|entry| entry.is_ok_and(|one| one.file_name() == "lock"))
+    {
+        return Ok(());
+    }
+    bail!(
+        "the folder {} holds something else; name an empty one, or one that is not there yet",
+        path.display()
+    )
+}
+
 /// What was chosen at the first start.
 fn ports(folder: &Path) -> Result<Ports> {
-    let path = folder.join("ports.json");
+    let path = folder.join(PORTS);
     if let Ok(text) = std::fs::read_to_string(&path) {
         return serde_json::from_str(&text)
             .with_context(|| format!("{} is damaged; remove it", path.display()));

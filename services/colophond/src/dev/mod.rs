@@ -12,8 +12,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use rustix::process::{getpid, kill_process};
 use secrecy::ExposeSecret as _;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep},
+};
 
 use self::{
     folder::Folder,
@@ -50,9 +54,14 @@ pub(crate) struct DevArgs {
 pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let since = Instant::now();
     let folder = Folder::open(args.folder.as_deref(), args.ephemeral)?;
-    let starting = Beside::start(&folder);
-    let beside = tokio::select! {
-        beside = starting => beside,
+    end_with_the_terminal()?;
+    let starting = async {
+        let beside = Beside::start(&folder).await;
+        let vault = beside.fill_vault(&folder).await?;
+        anyhow::Ok((beside, vault))
+    };
+    let (beside, vault) = tokio::select! {
+        started = starting => started?,
         // What was started is stopped when `starting` is dropped.
         signal = service::stop_signal() => return signal,
     };
@@ -66,7 +75,6 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         );
     };
     let caller = folder.caller()?;
-    let vault = beside.fill_vault(&folder).await?;
     let listen = args.listen.unwrap_or_else(|| folder.listen());
     let text = config::text(&config::Settings {
         folder: folder.path(),
@@ -78,7 +86,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
         others: &args.registries,
     })?;
     let path = folder.write_config(&text)?;
-    let config = Config::read(&path)?;
+    let mut config = Config::read(&path)?;
+    config.database.ignore_environment();
     // The configuration exports nothing, so there is nothing to be sent at the end.
     let telemetry = Telemetry::start(&config.telemetry, "dev")?;
     logging::start(&config.log, &telemetry)?;
@@ -101,6 +110,18 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     });
     running.await
     // The parts are stopped when they are dropped, and the service has ended before them.
+}
+
+/// The service takes SIGHUP for a wish to read its configuration again; here it says that the
+/// terminal was closed.
+fn end_with_the_terminal() -> Result<()> {
+    let mut closed = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        closed.recv().await;
+        // In order, as if somebody had asked for it.
+        let _ended = kill_process(getpid(), rustix::process::Signal::TERM);
+    });
+    Ok(())
 }
 
 /// Waits until the service has said where it listens.

@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::folder::Folder;
 
-/// Names a database that is there already; then none is started.
-pub(super) const DATABASE_VARIABLE: &str = "COLOPHON_DATABASE_URL";
+/// Names a database that is there already; then none is started. It is another variable than the
+/// service's: nobody shall try something out on the database that a shell happens to name.
+pub(super) const DATABASE_VARIABLE: &str = "COLOPHON_DEV_DATABASE_URL";
 
 /// Where the PAT of the registry `production` is in `OpenBao`.
 pub(super) const SECRET: &str = "registries/production";

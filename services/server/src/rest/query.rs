@@ -23,21 +23,26 @@ impl Query {
         of_field.map(|(_, value)| value).collect()
     }
 
-    /// Takes the one value of a field; an empty one is the same as none.
-    fn single(&mut self, field: &'static str) -> Result<Option<String>> {
+    /// Takes the one value of a field.
+    fn given(&mut self, field: &'static str) -> Result<Option<String>> {
         let mut values = self.take(field).into_iter();
         let value = values.next();
         if values.next().is_some() {
             return Err(Failure::invalid(field, format!("{field} is given more than once")));
         }
-        Ok(value.filter(|value| !value.is_empty()))
+        Ok(value)
+    }
+
+    /// Takes the one value of a field of which an empty one is the same as none.
+    fn single(&mut self, field: &'static str) -> Result<Option<String>> {
+        Ok(self.given(field)?.filter(|value| !value.is_empty()))
     }
 
     fn parsed<T: FromStr>(&mut self, field: &'static str, what: &str) -> Result<Option<T>> {
         let parse = |value: String| {
             value.parse().map_err(|_| Failure::invalid(field, format!("{field} is not {what}")))
         };
-        self.single(field)?.map(parse).transpose()
+        self.given(field)?.map(parse).transpose()
     }
 
     /// A text.
@@ -57,7 +62,7 @@ impl Query {
 
     /// A length of time.
     pub(super) fn duration(&mut self, field: &'static str) -> Result<Option<Duration>> {
-        let Some(text) = self.single(field)? else {
+        let Some(text) = self.given(field)? else {
             return Ok(None);
         };
         let duration = text.parse::<Duration>();
@@ -146,6 +151,10 @@ mod tests {
         assert!(query("includeIntents=true").flag("include_intents").unwrap());
         assert_eq!(query("actor=").text("actor").unwrap(), "");
         assert_eq!(query("reference=a%2Fb:c").text("reference").unwrap(), "a/b:c");
+        assert_eq!(
+            query("page_size=").number("page_size").unwrap_err().field_name(),
+            Some("page_size")
+        );
         Query::parse(None).finish().unwrap();
     }
 
