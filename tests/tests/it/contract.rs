@@ -34,6 +34,9 @@ fn told(output: &Output) -> String {
     format!("{}\n{out}{err}", output.status)
 }
 
+/// What the requests are drawn from unless the environment says otherwise.
+const SEED: u32 = 558_161_095;
+
 #[tokio::test]
 async fn the_document_is_openapi_3_1() {
     let document = root().join("docs/openapi.json");
@@ -59,7 +62,9 @@ async fn the_service_answers_as_its_document_says_whatever_is_sent() {
     let folder = world.folder().join("schemathesis");
     std::fs::create_dir(&folder).unwrap();
     let given = std::env::var("COLOPHON_CONTRACT_SEED").ok().map(|text| text.parse().unwrap());
-    let seed: u32 = given.unwrap_or_else(rand::random);
+    // The same requests each time, so that it fails by what was changed and by nothing else; the
+    // variable takes others.
+    let seed: u32 = given.unwrap_or(SEED);
     println!("COLOPHON_CONTRACT_SEED={seed} takes the same requests again");
     let asked = std::env::var("COLOPHON_CONTRACT_SECONDS").ok().map(|text| text.parse().unwrap());
     let seconds: u64 = asked.unwrap_or(SECONDS);
@@ -79,7 +84,8 @@ async fn the_service_answers_as_its_document_says_whatever_is_sent() {
         run.arg("--config-file").arg(&file).arg("run").arg(root().join("docs/openapi.json"));
         run.args(["--url", &format!("http://{}", node.address()), "--checks", CHECKS]);
         run.args(["--seed", &seed.to_string(), "--max-time", &(seconds * share / 4).to_string()]);
-        run.args(["--workers", "2", "--continue-on-failure", "--request-timeout", "20"]);
+        // One thread: the parser of Python 3.11 that the tool uses fails with several.
+        run.args(["--workers", "1", "--continue-on-failure", "--request-timeout", "20"]);
         run.args(["--suppress-health-check", "all", "--output-sanitize", "true"]);
         if name == "known" {
             run.args(["--include-method", "GET"]);

@@ -202,7 +202,7 @@ async fn list_tag_moves(
         page_token: query.text("page_token")?,
         reference: query.text("reference")?,
         repository: query.text("repository")?,
-        release: query.text("release")?,
+        release: query.id("release")?,
         actor: query.text("actor")?,
         after: query.time("after")?,
         before: query.time("before")?,

@@ -50,6 +50,17 @@ impl Query {
         self.single(field).map(Option::unwrap_or_default)
     }
 
+    /// An id; what it looks like is checked with the rest of the request.
+    pub(super) fn id(&mut self, field: &'static str) -> Result<String> {
+        match self.given(field)? {
+            Some(text) if text.is_empty() => Err(Failure::invalid(
+                field,
+                format!("{field} is empty; give an id, or leave it out"),
+            )),
+            text => Ok(text.unwrap_or_default()),
+        }
+    }
+
     /// A whole number.
     pub(super) fn number(&mut self, field: &'static str) -> Result<i32> {
         self.parsed(field, "a whole number").map(Option::unwrap_or_default)
@@ -76,7 +87,7 @@ impl Query {
 
     /// A time.
     pub(super) fn time(&mut self, field: &'static str) -> Result<Option<Timestamp>> {
-        let Some(text) = self.single(field)? else {
+        let Some(text) = self.given(field)? else {
             return Ok(None);
         };
         text.parse().map(Some).map_err(|error: colophon_api::TimestampError| {
@@ -149,6 +160,7 @@ mod tests {
         assert_eq!(query("pageSize=3").number("page_size").unwrap(), 3);
         assert_eq!(query("pagesize=3").number("page_size").unwrap(), 0);
         assert!(query("includeIntents=true").flag("include_intents").unwrap());
+        assert_eq!(query("release=").id("release").unwrap_err().field_name(), Some("release"));
         assert_eq!(query("actor=").text("actor").unwrap(), "");
         assert_eq!(query("reference=a%2Fb:c").text("reference").unwrap(), "a/b:c");
         assert_eq!(
