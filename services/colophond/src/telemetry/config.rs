@@ -29,8 +29,8 @@ pub(crate) struct TelemetrySection {
     /// Where `/metrics` is served for Prometheus; not where the API is.
     #[schemars(with = "Option<String>")]
     pub(crate) prometheus_listen: Option<SocketAddr>,
-    /// The share of traces that begin here and are exported; for a caller's trace the caller
-    /// decides.
+    /// The share of traces that are exported. A caller may say that its own is not sampled, and
+    /// nothing else.
     pub(crate) sample_ratio: f64,
     /// The resource attribute `service.name`.
     pub(crate) service_name: String,

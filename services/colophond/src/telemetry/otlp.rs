@@ -9,7 +9,9 @@ use opentelemetry_otlp::{
 use opentelemetry_sdk::{
     Resource,
     metrics::PeriodicReader,
-    trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider},
+    trace::{
+        BatchConfigBuilder, BatchSpanProcessor, ParentBasedSampler, Sampler, SdkTracerProvider,
+    },
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{
@@ -43,14 +45,20 @@ pub(crate) fn traces(
         .with_max_export_batch_size(BATCH)
         .with_scheduled_delay(RHYTHM)
         .build();
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(section.sample_ratio)));
     Ok(SdkTracerProvider::builder()
         .with_span_processor(
             BatchSpanProcessor::builder(exporter).with_batch_config(batches).build(),
         )
-        .with_sampler(sampler)
+        .with_sampler(sampler(section.sample_ratio))
         .with_resource(resource)
         .build())
+}
+
+/// The ratio decides by the trace's id, so that every process decides the same for one trace. A caller
+/// may say that its trace is not sampled, but not that it is: it does not pay for the collector.
+fn sampler(ratio: f64) -> ParentBasedSampler {
+    let by_ratio = Sampler::TraceIdRatioBased(ratio);
+    ParentBasedSampler::new(by_ratio.clone()).with_remote_parent_sampled(by_ratio)
 }
 
 /// Where metrics go, every `metrics_interval`.
@@ -122,7 +130,41 @@ fn read(file: &Path, field: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry::{
+        Context, SpanId, TraceFlags, TraceId,
+        trace::{SpanContext, SpanKind, TraceContextExt as _, TraceState},
+    };
+    use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample as _};
+
     use super::*;
+
+    /// How many of a hundred traces are exported whose parent is a caller's span (`true`: remote) or
+    /// one of ours, and sampled or not.
+    fn exported(ratio: f64, remote: bool, flags: TraceFlags) -> usize {
+        let sampled = |number: u64| {
+            // The ratio looks at the lower half of the id.
+            let id = TraceId::from(u128::from(number * (u64::MAX / 100)) | (1 << 100));
+            let parent =
+                SpanContext::new(id, SpanId::from(7), flags, remote, TraceState::default());
+            let parent = Context::new().with_remote_span_context(parent);
+            let kind = SpanKind::Server;
+            let sampled =
+                sampler(ratio).should_sample(Some(&parent), id, "server.request", &kind, &[], &[]);
+            sampled.decision == SamplingDecision::RecordAndSample
+        };
+        (0..100).filter(|number| sampled(*number)).count()
+    }
+
+    #[test]
+    fn a_caller_cannot_have_more_exported_than_the_ratio() {
+        let (yes, no) = (TraceFlags::SAMPLED, TraceFlags::default());
+        assert_eq!([0.0, 1.0].map(|ratio| exported(ratio, true, yes)), [0, 100]);
+        assert!((24..=26).contains(&exported(0.25, true, yes)));
+        assert_eq!([0.0, 0.25, 1.0].map(|ratio| exported(ratio, true, no)), [0, 0, 0]);
+        // What is below a span of ours follows it.
+        assert_eq!(exported(0.0, false, yes), 100);
+        assert_eq!(exported(1.0, false, no), 0);
+    }
 
     #[test]
     fn a_header_is_a_name_and_a_value_and_is_not_shown() {
