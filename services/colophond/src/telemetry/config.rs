@@ -1,10 +1,16 @@
 //! `[telemetry]`.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tonic::transport::Uri;
 
 /// What is exported, and to whom; nothing unless something is named.
 #[derive(Deserialize, JsonSchema)]
@@ -15,6 +21,8 @@ pub(crate) struct TelemetrySection {
     pub(crate) otlp_endpoint: Option<String>,
     /// A file with headers for the collector, one `name: value` a line; they may be secret.
     pub(crate) otlp_headers_file: Option<PathBuf>,
+    /// The headers may go to a collector on another machine without TLS.
+    pub(crate) otlp_plain_http: bool,
     /// A PEM file with the authorities that the collector's certificate is trusted by, in place
     /// of the system's.
     pub(crate) otlp_ca_file: Option<PathBuf>,
@@ -43,6 +51,7 @@ impl Default for TelemetrySection {
         Self {
             otlp_endpoint: None,
             otlp_headers_file: None,
+            otlp_plain_http: false,
             otlp_ca_file: None,
             otlp_timeout: Duration::from_secs(5),
             metrics_interval: Duration::from_secs(30),
@@ -78,8 +87,24 @@ impl TelemetrySection {
             "telemetry.otlp_headers_file and telemetry.otlp_ca_file are for a collector; name it in \
              telemetry.otlp_endpoint"
         );
+        ensure!(
+            self.otlp_headers_file.is_none()
+                || self.otlp_plain_http
+                || self.otlp_endpoint.as_deref().is_none_or(is_private),
+            "telemetry.otlp_headers_file may hold secrets, and telemetry.otlp_endpoint would get them \
+             over the network without TLS; use https://, or set telemetry.otlp_plain_http = true"
+        );
         Ok(())
     }
+}
+
+/// What is sent there, nobody on the way reads: it goes by TLS, or does not leave the machine.
+fn is_private(endpoint: &str) -> bool {
+    let Ok(uri) = endpoint.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    uri.scheme_str() == Some("https")
+        || host == "localhost"
+        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 #[cfg(test)]
@@ -103,5 +128,35 @@ mod tests {
         assert!(refused("sample_ratio = nan").contains("telemetry.sample_ratio"));
         assert!(refused("otlp_timeout = \"0s\"").contains("telemetry.otlp_timeout"));
         assert!(refused("otlp_headers_file = \"x\"").contains("telemetry.otlp_endpoint"));
+    }
+
+    #[test]
+    fn headers_go_only_where_nobody_on_the_way_reads_them() {
+        let with = |endpoint: &str, more: &str| {
+            refused(&format!("otlp_endpoint = {endpoint:?}\notlp_headers_file = \"x\"\n{more}"))
+        };
+        for open in [
+            "http://collector:4317",
+            "http://10.0.0.7:4317",
+            "HTTP://collector:4317",
+            "http://localhost.corp.lan:4317",
+            "http://localhost@collector:4317",
+            "http://127.0.0.1.corp.lan:4317",
+            "https.corp.lan:4317",
+        ] {
+            let text = with(open, "");
+            assert!(text.contains("telemetry.otlp_plain_http"), "{open}: {text}");
+            assert_eq!(with(open, "otlp_plain_http = true"), "", "{open}");
+            assert_eq!(refused(&format!("otlp_endpoint = {open:?}")), "", "{open}");
+        }
+        for private in [
+            "https://collector:4317",
+            "HTTPS://collector:4317",
+            "http://127.0.0.1:4317",
+            "http://[::1]:4317",
+            "http://localhost:4317",
+        ] {
+            assert_eq!(with(private, ""), "", "{private}");
+        }
     }
 }
