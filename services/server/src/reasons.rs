@@ -78,7 +78,12 @@ pub fn call_reasons(method: &str) -> Vec<Reason> {
             REGISTRY,
         ],
         "GetRelease" | "WatchRelease" => &[&[Reason::NotFound, Reason::TooManyWatchers]],
-        "RetryRelease" => &[&[Reason::NotFound, Reason::PermissionDenied, Reason::NotRetryable]],
+        "RetryRelease" => &[&[
+            Reason::NotFound,
+            Reason::PermissionDenied,
+            Reason::NotRetryable,
+            Reason::ReferenceBlocked,
+        ]],
         "CancelRelease" => &[&[Reason::NotFound, Reason::PermissionDenied, Reason::NotCancellable]],
         "ListReleases" | "ListTagMoves" => &[&[Reason::InvalidReference, Reason::InvalidPageToken]],
         "GetTag" => &[&[Reason::InvalidReference, Reason::PermissionDenied]],
