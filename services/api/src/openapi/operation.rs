@@ -115,6 +115,14 @@ fn responses(method: &MethodDescriptor, errors: &[CallError]) -> Value {
         })
     };
     let mut responses = Map::from_iter([("200".to_owned(), answer)]);
+    if method.is_server_streaming() {
+        let nothing = json!({
+            "description": "There is nothing more to say, and no reason to connect again: the \
+                            caller has seen the last event.",
+            "headers": { "X-Request-Id": header("RequestId") },
+        });
+        responses.insert("204".to_owned(), nothing);
+    }
     responses.extend(problems(errors));
     responses.into()
 }
