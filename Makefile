@@ -83,7 +83,7 @@ man: ## write the manual pages and the completions of both programs to target/ma
 .PHONY: soak
 soak: setup ## ten minutes at 80 % of the capacity while parts are killed (release build; SECONDS=..)
 	cargo build --release --locked -p colophond -p colophon
-	COLOPHON_BIN_DIR=$${CARGO_TARGET_DIR:-target}/release COLOPHON_SOAK_SECONDS=$(or $(SECONDS),600) \
+	COLOPHON_BIN_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release COLOPHON_SOAK_SECONDS=$(or $(SECONDS),600) \
 		cargo test --locked -p colophon-tests soak:: -- --nocapture
 
 .PHONY: fmt
