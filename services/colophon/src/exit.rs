@@ -30,7 +30,8 @@ Exit codes:
   15   make a new plan: PLAN_CHANGED, PLAN_EXPIRED
   16   there is nothing to go back to: NOT_IN_HISTORY, NOT_ENDED
   17   a freeze holds: FROZEN; the release waits for its end
-  18   asked too often, come back later: RATE_LIMITED, QUEUE_FULL, TOO_MANY_CALLS
+  18   asked too often, come back later: RATE_LIMITED, QUEUE_FULL, TOO_MANY_CALLS,
+       TOO_MANY_WATCHERS
   130  interrupted; an accepted release goes on
 The same reason gives the same code, whether the server refuses the request, the release ends
 with it, or a plan shows it.
@@ -118,9 +119,10 @@ impl Exit {
             Reason::PlanChanged | Reason::PlanExpired => Some(Self::PlanOver),
             Reason::NotEnded | Reason::NotInHistory => Some(Self::NoWayBack),
             Reason::Frozen => Some(Self::Frozen),
-            Reason::RateLimited | Reason::QueueFull | Reason::TooManyCalls => {
-                Some(Self::RateLimited)
-            }
+            Reason::RateLimited
+            | Reason::QueueFull
+            | Reason::TooManyCalls
+            | Reason::TooManyWatchers => Some(Self::RateLimited),
             Reason::Superseded => Some(Self::Superseded),
             Reason::Cancelled => Some(Self::Cancelled),
             Reason::AttemptsExhausted => Some(Self::Errored),

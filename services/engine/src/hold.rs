@@ -164,25 +164,35 @@ impl Engine {
         let mut after = None;
         loop {
             let page = self.findings(after.as_ref()).await?;
-            for finding in &page {
-                let Finding { recorded, found: Found::Differs(_) } = finding else { continue };
-                let asked = Instant::now();
-                match self.served(&recorded.repository, &recorded.tag).await {
-                    Ok(served) => {
-                        let look = Look::since(served.as_ref(), asked);
-                        let (repository, tag) = (&recorded.repository, &recorded.tag);
-                        self.store.record_sight(repository, tag, look).await?;
-                        resumed.recorded += 1;
-                    }
-                    Err(failure) => {
-                        let tag = format!("{}:{}", recorded.repository, recorded.tag);
-                        tracing::warn!(%tag, %failure, "what a registry shows was not recorded");
-                        resumed.unseen += 1;
-                    }
-                }
+            let differing = page.iter().filter(|one| matches!(one.found, Found::Differs(_)));
+            let recorded: Vec<bool> = stream::iter(differing)
+                .map(|finding| self.record_sight(&finding.recorded))
+                .buffer_unordered(AT_ONCE)
+                .try_collect()
+                .await?;
+            for recorded in recorded {
+                *(if recorded { &mut resumed.recorded } else { &mut resumed.unseen }) += 1;
             }
             let Some(last) = page.into_iter().last() else { return Ok(()) };
             after = Some(last);
+        }
+    }
+
+    /// Tells the ledger what a registry shows of one tag now; `false` if the registry did not say.
+    async fn record_sight(&self, recorded: &Recorded) -> Result<bool> {
+        let Recorded { repository, tag, .. } = recorded;
+        let asked = Instant::now();
+        match self.served(repository, tag).await {
+            Ok(served) => {
+                let look = Look::since(served.as_ref(), asked);
+                self.store.record_sight(repository, tag, look).await?;
+                Ok(true)
+            }
+            Err(failure) => {
+                let tag = format!("{repository}:{tag}");
+                tracing::warn!(%tag, %failure, "what a registry shows was not recorded");
+                Ok(false)
+            }
         }
     }
 

@@ -29,8 +29,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts a release to work again that ended without success; one that is at work is left to it.
+    /// Puts a release to work again that ended without success, if there is room for it; one that is
+    /// at work is left to it.
     pub async fn retry_release(&self, id: Uuid, by: &str, reason: &str) -> Result<()> {
+        if let Some(owner) = self.store.owner_of_ended(id).await? {
+            self.make_room(&owner).await?;
+        }
         if self.store.retry_release(id, by, reason).await? {
             self.wake();
             tracing::info!(release = %id, by, "release put to work again");

@@ -15,6 +15,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
+use tokio_io_timeout::TimeoutStream;
 
 use crate::{health::Stopping, settings::ConnectionLimits};
 
@@ -82,6 +83,9 @@ pub async fn serve_within(
                 // It has not said in time which HTTP it speaks; no call of ours was lost.
                 return;
             };
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(limits.write_timeout));
+            let stream = Box::pin(stream);
             let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 // The client went away or does not speak HTTP; no call of ours failed.

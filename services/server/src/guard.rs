@@ -1,11 +1,7 @@
 //! The layers between a route and its handler: who is calling, that a gRPC path is called by
 //! gRPC, and how long a REST call may take.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -15,59 +11,15 @@ use axum::{
 use colophon_domain::{Clock, Failure, Principal, Reason, Result, Retry};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use crate::{callers::Callers, observe::Face, refusal::Refusal};
+use crate::{callers::Callers, observe::Face, places::Places, refusal::Refusal, sent::until_sent};
 
 /// Who knows the callers, and the time by which their tokens expire.
 #[derive(Clone)]
 pub(crate) struct Doorkeeper {
     pub(crate) callers: Callers,
     pub(crate) clock: Arc<dyn Clock>,
+    /// The calls of each caller that are under way: until the answer has been sent.
     pub(crate) places: Places,
-}
-
-/// The calls of each caller that are under way: one that asks too much at once must not keep the
-/// others waiting.
-#[derive(Clone)]
-pub(crate) struct Places {
-    most: u32,
-    taken: Arc<Mutex<HashMap<String, u32>>>,
-}
-
-/// A place of a caller; dropping it gives it back.
-struct Place {
-    places: Places,
-    caller: String,
-}
-
-impl Places {
-    pub(crate) fn new(most: u32) -> Self {
-        Self { most, taken: Arc::default() }
-    }
-
-    fn take(&self, caller: &str) -> Result<Place, Failure> {
-        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.entry(caller.to_owned()).or_default();
-        if *taken >= self.most {
-            let text = format!("{} calls of {caller} are under way already", self.most);
-            return Err(Failure::new(Reason::TooManyCalls, text)
-                .remedy("send fewer calls at the same time, and come back in a moment")
-                .retry(Retry::Wait(Duration::from_secs(1))));
-        }
-        *taken += 1;
-        Ok(Place { places: self.clone(), caller: caller.to_owned() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut all = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = all.get_mut(&self.caller) {
-            *taken -= 1;
-            if *taken == 0 {
-                all.remove(&self.caller);
-            }
-        }
-    }
 }
 
 /// Lets known callers in, with their [`Principal`] in the request's extensions; the same layer
@@ -80,15 +32,21 @@ pub(crate) async fn authenticate(
     match doorkeeper.identify(request.headers()) {
         Ok(caller) => {
             tracing::Span::current().record("caller", caller.name.as_str());
-            let _place = match doorkeeper.places.take(&caller.name) {
-                Ok(place) => place,
-                Err(failure) => return Refusal::from(failure).into_response(),
+            let Some(place) = doorkeeper.places.take(&caller.name) else {
+                return Refusal::from(too_many(doorkeeper.places.most(), &caller)).into_response();
             };
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            next.run(request).await.map(|body| until_sent(body, place))
         }
         Err(refusal) => refusal.into_response(),
     }
+}
+
+fn too_many(most: usize, caller: &Principal) -> Failure {
+    let text = format!("{most} calls of {} are under way already", caller.name);
+    Failure::new(Reason::TooManyCalls, text)
+        .remedy("send fewer calls at the same time, read their answers, and come back in a moment")
+        .retry(Retry::Wait(Duration::from_secs(1)))
 }
 
 impl Doorkeeper {
@@ -186,18 +144,6 @@ pub(crate) fn too_slow(limit: Duration) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_is_given_back_when_the_call_ends() {
-        let places = Places::new(2);
-        let (first, _second) = (places.take("ci").unwrap(), places.take("ci").unwrap());
-        let refused = places.take("ci").err().unwrap();
-        assert_eq!(refused.reason(), Reason::TooManyCalls);
-        places.take("other").unwrap();
-        drop(first);
-        places.take("ci").unwrap();
-        assert_eq!(places.taken.lock().unwrap().len(), 1, "who has no call takes no room");
-    }
 
     #[test]
     fn the_scheme_is_bearer_in_any_case() {

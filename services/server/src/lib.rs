@@ -14,16 +14,17 @@ mod metrics;
 mod observe;
 mod openapi;
 mod page;
+mod places;
 mod readiness;
 mod reasons;
 mod refusal;
 mod rest;
+mod sent;
 mod service;
 mod settings;
 mod status;
 mod table;
 mod token;
-mod watchers;
 
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ pub fn router(
     let readiness =
         readiness::Readiness::new(service.clone(), clock.clone(), settings.ready_max_age);
     let calls = Arc::new(calls::Calls::new(service, clock.clone(), &settings));
-    let places = guard::Places::new(settings.max_calls_per_caller);
+    let places = places::Places::new(settings.max_calls_per_caller);
     let doorkeeper = guard::Doorkeeper { callers, clock, places };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
 

@@ -83,6 +83,7 @@ pub fn call_reasons(method: &str) -> Vec<Reason> {
             Reason::PermissionDenied,
             Reason::NotRetryable,
             Reason::ReferenceBlocked,
+            Reason::QueueFull,
         ]],
         "CancelRelease" => &[&[Reason::NotFound, Reason::PermissionDenied, Reason::NotCancellable]],
         "ListReleases" | "ListTagMoves" => &[&[Reason::InvalidReference, Reason::InvalidPageToken]],

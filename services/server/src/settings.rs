@@ -22,8 +22,9 @@ pub struct ServerSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub ready_max_age: Duration,
-    /// So many calls of one caller are under way at once; more are refused.
-    pub max_calls_per_caller: u32,
+    /// So many calls of one caller are under way at once, until their answers are sent; more are
+    /// refused. Streams count as long as they live.
+    pub max_calls_per_caller: usize,
     /// So many releases may have been accepted and not have ended; rollbacks are taken all the same.
     /// The server leaves this to the engine.
     pub max_waiting_releases: u32,
@@ -71,6 +72,10 @@ pub struct ConnectionLimits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub header_timeout: Duration,
+    /// A client that takes nothing of its answer for so long is dropped.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub write_timeout: Duration,
     /// Connections that are still open so long after the stop are dropped.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -83,6 +88,7 @@ impl Default for ConnectionLimits {
             most: 4_096,
             streams: 256,
             header_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             grace: Duration::from_secs(20),
         }
     }

@@ -182,8 +182,8 @@ pub(crate) async fn open(
         ORDER BY p.ordinal
         ON CONFLICT (publication_id, kind) DO UPDATE
             SET state = 'queued', priority = EXCLUDED.priority, run_at = colophon_now(),
-                failures = 0, worker = NULL, claimed_at = NULL, ended_at = NULL,
-                waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
+                created_at = colophon_now(), failures = 0, worker = NULL, claimed_at = NULL,
+                ended_at = NULL, waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
             WHERE job.state IN ('done', 'failed', 'cancelled')
         "#,
         release,
@@ -199,9 +199,9 @@ pub(crate) async fn open(
 pub(crate) async fn copy_again(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
     sqlx::query!(
         r#"
-        UPDATE job SET state = 'queued', run_at = colophon_now(), failures = 0, worker = NULL,
-               claimed_at = NULL, ended_at = NULL, waiting_for = NULL, waiting_reason = NULL,
-               blocked_on = NULL
+        UPDATE job SET state = 'queued', run_at = colophon_now(), created_at = colophon_now(),
+               failures = 0, worker = NULL, claimed_at = NULL, ended_at = NULL,
+               waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
         WHERE release_id = $1 AND kind = 'copy' AND state IN ('failed', 'cancelled')
         "#,
         release,

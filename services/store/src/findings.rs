@@ -216,9 +216,8 @@ impl Store {
     pub async fn overtaken(&self) -> Result<Vec<Uuid>> {
         sqlx::query_scalar!(
             r#"
-            SELECT r.id FROM release r, hold h
-            WHERE h.ended_at IS NULL AND r.ended_at IS NULL AND r.created_at < h.began_at
-              AND r.cancel_requested_at IS NULL AND r.phase <> 'restore'
+            SELECT r.id AS "id!" FROM held_release r
+            WHERE r.cancel_requested_at IS NULL AND r.phase <> 'restore'
               AND EXISTS (
                 SELECT FROM tag_move m JOIN publication p ON p.id = m.publication_id
                 LEFT JOIN restore_finding f
@@ -241,9 +240,8 @@ impl Store {
         tx::run("hold.put_nothing_back", || async {
             sqlx::query!(
                 r#"
-                UPDATE release r SET on_failure = 'keep' FROM hold h
-                WHERE h.ended_at IS NULL AND r.ended_at IS NULL AND r.created_at < h.began_at
-                  AND r.on_failure <> 'keep'
+                UPDATE release r SET on_failure = 'keep' FROM held_release h
+                WHERE h.id = r.id AND r.on_failure <> 'keep'
                 "#,
             )
             .execute(&self.pool)
@@ -257,10 +255,9 @@ impl Store {
     pub async fn going_on(&self) -> Result<Vec<Uuid>> {
         sqlx::query_scalar!(
             r#"
-            SELECT r.id FROM release r, hold h
-            WHERE h.ended_at IS NULL AND r.ended_at IS NULL AND r.created_at < h.began_at
-              AND (r.phase <> 'restore' AND r.cancel_requested_at IS NULL
-                   OR r.phase = 'restore' AND r.on_failure = 'restore')
+            SELECT r.id AS "id!" FROM held_release r
+            WHERE r.phase <> 'restore' AND r.cancel_requested_at IS NULL
+               OR r.phase = 'restore' AND r.on_failure = 'restore'
             ORDER BY r.id
             "#,
         )

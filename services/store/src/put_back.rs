@@ -46,8 +46,8 @@ pub(crate) async fn open(conn: &mut PgConnection, release: Uuid) -> Result<bool,
             -- A release that was put to work again may have had such a job before.
             ON CONFLICT (publication_id, kind) DO UPDATE
                 SET state = 'queued', priority = EXCLUDED.priority, run_at = colophon_now(),
-                    failures = 0, worker = NULL, claimed_at = NULL, ended_at = NULL,
-                    waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
+                    created_at = colophon_now(), failures = 0, worker = NULL, claimed_at = NULL,
+                    ended_at = NULL, waiting_for = NULL, waiting_reason = NULL, blocked_on = NULL
                 WHERE job.state IN ('done', 'failed', 'cancelled')
             RETURNING id
         ), phase AS (

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use colophon_domain::Result;
+use uuid::Uuid;
 
 use crate::{Store, tx::Bounded as _};
 
@@ -22,5 +23,16 @@ impl Store {
         .bounded()
         .await?;
         Ok(rows.into_iter().map(|row| (row.principal, row.releases)).collect())
+    }
+
+    /// Whose release it is, if there is one and it has ended.
+    pub async fn owner_of_ended(&self, id: Uuid) -> Result<Option<String>> {
+        sqlx::query_scalar!(
+            "SELECT principal FROM release WHERE id = $1 AND ended_at IS NOT NULL",
+            id,
+        )
+        .fetch_optional(&self.pool)
+        .bounded()
+        .await
     }
 }

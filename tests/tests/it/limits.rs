@@ -2,6 +2,7 @@
 
 use colophon_testkit::{image::ImageSpec, wait::wait_until};
 use colophon_tests::{Answer, Client, PATIENCE, SiteOptions, World, request};
+use http::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
@@ -53,4 +54,39 @@ async fn more_than_may_wait_is_refused_and_a_repetition_is_answered() {
     client.cancel(&first).await.unwrap().good().unwrap();
     let room = async || client.create(&asked("c", "c")).await.unwrap().good().ok();
     wait_until("there is room again", PATIENCE, room).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_is_put_to_work_again_where_there_is_room() {
+    let mut world = World::new().await.unwrap();
+    world.limits = "max_waiting_releases = 1\n".to_owned();
+    let staging = world.site(SiteOptions::default()).await.unwrap();
+    for (image, tag) in [("one", "1"), ("other", "2")] {
+        staging.push(&ImageSpec::tiny(image), "app", tag).await.unwrap();
+    }
+    let node = world.serve().await.unwrap();
+    let mut worker = world.work().await.unwrap();
+    let client = world.client(&node).unwrap();
+    let app = staging.repository("app");
+    let publish = async |source: &str, tag: &str| {
+        let asked = request(&staging.reference("app", source), &[(&app, &[tag], &[])]);
+        let room = async || client.create(&asked).await.unwrap().good().ok();
+        let release = wait_until("there is room", PATIENCE, room).await.unwrap();
+        release["id"].as_str().unwrap().to_owned()
+    };
+    let first = publish("1", "x").await;
+    assert_eq!(client.wait_end(&first).await.unwrap()["state"], "RELEASE_STATE_SUCCEEDED");
+    let refused = publish("2", "x").await;
+    assert_eq!(client.wait_end(&refused).await.unwrap()["state"], "RELEASE_STATE_FAILED");
+    worker.stop().await.unwrap();
+
+    let waiting = publish("1", "y").await;
+    let path = format!("/v1/releases/{refused}/retry");
+    let retry = async || client.call(Method::POST, &path, &[], Some(&json!({}))).await.unwrap();
+    is_full(&retry().await, "1 releases wait");
+    client.cancel(&waiting).await.unwrap().good().unwrap();
+    let room = async || retry().await.good().ok();
+    wait_until("there is room again", PATIENCE, room).await.unwrap();
+    // One that is at work needs no room of its own.
+    assert_eq!(retry().await.good().unwrap()["state"], "RELEASE_STATE_RUNNING");
 }

@@ -1,5 +1,7 @@
 //! Releases that are put to work again: whatever others have done meanwhile, they keep their place.
 
+use std::time::Duration;
+
 use colophon_domain::{OrderKey, PublicationState, Reason, ReleaseState, Result, TagMoveState};
 use rand::Rng as _;
 use uuid::Uuid;
@@ -102,7 +104,10 @@ async fn what_was_put_back_is_moved_again() {
     let id = put_back(&mut world, 2).await;
     assert_eq!(world.image("latest"), Some(1));
     assert_eq!(tag_of(&world.view(id).await, 0), TagMoveState::Restored);
+    world.base.pass(Duration::from_hours(1)).await;
     world.retry(id).await.unwrap();
+    let oldest = world.base.store.standing().await.unwrap().oldest;
+    assert_eq!(oldest, Duration::ZERO, "the queue looks as if it had stood still for so long");
     // Once more is no error: it is at work.
     world.retry(id).await.unwrap();
     world.all_well().await;

@@ -27,7 +27,7 @@ impl Calls {
         if wait.is_zero() || view.state.ended() {
             return Ok(answer::release(view));
         }
-        let _place = self.watchers.place(&caller.name)?;
+        let _place = self.place_to_wait(caller)?;
         let wait = wait.min(self.longest_wait);
         Ok(answer::release(self.await_end(view, wait, stopping).await?))
     }

@@ -22,12 +22,16 @@ mod watch_release;
 use std::{fmt, sync::Arc, time::Duration};
 
 use colophon_domain::{
-    Action, Clock, Failure, Principal, Reason, ReleaseView, RepositoryPattern, Result, Visibility,
+    Action, Clock, Failure, Principal, Reason, ReleaseView, RepositoryPattern, Result, Retry,
+    Visibility,
 };
 use prost::Message;
 use uuid::Uuid;
 
-use crate::{Releases, ServerSettings, watchers::Watchers};
+use crate::{
+    Releases, ServerSettings,
+    places::{Place, Places},
+};
 
 pub(crate) use idempotency::with_header_key;
 pub(crate) use watch_release::Watched;
@@ -35,11 +39,15 @@ pub(crate) use watch_release::Watched;
 /// A page's rows may have so many bytes together: below the 4 MiB that gRPC clients take.
 const PAGE_LIMIT_BYTES: usize = 3 << 20;
 
+/// When who waits in too many calls may come again; somebody's wait may be over by then.
+const LATER: Duration = Duration::from_secs(5);
+
 /// What the methods work with.
 pub(crate) struct Calls {
     service: Arc<dyn Releases>,
     clock: Arc<dyn Clock>,
-    watchers: Watchers,
+    /// The calls of each caller that wait for a release: streams and long polls.
+    watchers: Places,
     /// A call that waits must be answered before its time is over.
     longest_wait: Duration,
     /// So long a stream lives.
@@ -58,9 +66,23 @@ impl Calls {
         clock: Arc<dyn Clock>,
         settings: &ServerSettings,
     ) -> Self {
-        let watchers = Watchers::new(settings.watchers_per_caller);
+        let watchers = Places::new(settings.watchers_per_caller);
         let longest_wait = settings.call_timeout.mul_f64(0.9);
         Self { service, clock, watchers, longest_wait, watch_life: settings.watch_life }
+    }
+
+    /// A place among the caller's calls that wait.
+    ///
+    /// # Errors
+    /// `TOO_MANY_WATCHERS` if the caller has none left.
+    fn place_to_wait(&self, caller: &Principal) -> Result<Place> {
+        self.watchers.take(&caller.name).ok_or_else(|| {
+            let most = self.watchers.most();
+            let text = format!("{} waits for releases in {most} calls already", caller.name);
+            Failure::new(Reason::TooManyWatchers, text)
+                .remedy("end some of them, or ask for the release without waiting")
+                .retry(Retry::Wait(LATER))
+        })
     }
 
     /// One release that the caller may see. What may not be seen and what is not there get the

@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Calls;
-use crate::{answer, fields, health::Stopping, watchers::Place};
+use crate::{answer, fields, health::Stopping, places::Place};
 
 /// The states of a release, from the one after that which the caller has seen.
 pub(crate) struct Watched {
@@ -44,7 +44,7 @@ impl Calls {
         stopping: Stopping,
     ) -> Result<Watched> {
         let id = fields::id("id", &request.id)?;
-        let place = self.watchers.place(&caller.name)?;
+        let place = self.place_to_wait(caller)?;
         let view = self.visible(caller, id).await?;
         let ended = view.state.ended();
         let later = if ended { stream::empty().boxed() } else { self.service.watch(id) };

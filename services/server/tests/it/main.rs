@@ -26,5 +26,6 @@ mod retries;
 mod rollbacks;
 mod rules;
 mod settle;
+mod slow_readers;
 mod views;
 mod watching;
