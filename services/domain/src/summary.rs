@@ -126,14 +126,16 @@ fn short(digest: &Digest) -> String {
 }
 
 /// Leaves letters, digits and quiet punctuation; one space for everything else. An `@` stays only
-/// before a digest, and an address is no link.
+/// before a digest, and an address is no link, since no slash stays behind a colon.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
-    let text = text.replace("://", ":");
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
-        let digest = c == '@' && rest.as_str().starts_with("sha");
-        if c.is_alphanumeric() || ".,:;/-_+()='\"%".contains(c) || digest {
+        let digest = || ["sha256:", "sha512:"].iter().any(|sha| rest.as_str().starts_with(sha));
+        if c == '/' && plain.ends_with(':') {
+            continue;
+        }
+        if c.is_alphanumeric() || ".,:;/-_+()='\"%".contains(c) || c == '@' && digest() {
             plain.push(c);
         } else if !plain.ends_with(' ') {
             plain.push(' ');
@@ -271,6 +273,12 @@ mod tests {
         let text = summary(&view);
         assert!(
             text.contains(": channel bold x (https:evil.example) all code a@sha256:1;"),
+            "{text}"
+        );
+        view.message = "https:////evil.example http:/</evil.example @shaun @shared @sha256".into();
+        let text = summary(&view);
+        assert!(
+            text.contains(": https:evil.example http: /evil.example shaun shared sha256;"),
             "{text}"
         );
         view.message = "é".repeat(10_000);

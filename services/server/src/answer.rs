@@ -122,6 +122,7 @@ pub(crate) fn entry(view: EntryView) -> v1::TagEntry {
 }
 
 fn publication(view: PublicationView) -> v1::Publication {
+    let planned = view.copied.blobs_total > 0 || !view.copied.blobs.is_empty();
     v1::Publication {
         repository: view.repository.to_string(),
         state: publication_state(view.state).into(),
@@ -132,7 +133,7 @@ fn publication(view: PublicationView) -> v1::Publication {
         bytes_copied: view.copied.bytes_copied,
         bytes_total: view.copied.bytes_total,
         notes: view.copied.notes,
-        progress: (!view.copied.blobs.is_empty()).then(|| v1::CopyProgress {
+        progress: planned.then(|| v1::CopyProgress {
             blobs: view.copied.blobs.iter().map(blob).collect(),
             blobs_total: view.copied.blobs_total,
         }),

@@ -49,7 +49,8 @@ const PLANNED: &[Reason] = &[
 ];
 
 /// The reasons of a method, by its full or short name; each once, those of every call first.
-pub fn call_reasons(method: &str) -> Vec<Reason> {
+/// `None` for one that stands not in the table.
+pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
     let name = method.rsplit('.').next().unwrap_or(method);
     let own: &[&[Reason]] = match name {
         "CreateRelease" => &[
@@ -89,11 +90,12 @@ pub fn call_reasons(method: &str) -> Vec<Reason> {
         "ListReleases" | "ListTagMoves" => &[&[Reason::InvalidReference, Reason::InvalidPageToken]],
         "GetTag" => &[&[Reason::InvalidReference, Reason::PermissionDenied]],
         "SettleTag" => &[&[Reason::InvalidReference, Reason::PermissionDenied, Reason::NotUnknown]],
-        "CreateFreeze" => &[&[Reason::PermissionDenied, Reason::RateLimited]],
+        "CreateFreeze" => {
+            &[&[Reason::PermissionDenied, Reason::UnknownRegistry, Reason::RateLimited]]
+        }
         "LiftFreeze" => &[&[Reason::NotFound, Reason::PermissionDenied]],
         "ListFreezes" => &[],
-        // What names one thing may name one that is not there.
-        _ => &[&[Reason::NotFound]],
+        _ => return None,
     };
     let mut reasons = ALWAYS.to_vec();
     for reason in own.iter().copied().flatten() {
@@ -101,5 +103,5 @@ pub fn call_reasons(method: &str) -> Vec<Reason> {
             reasons.push(*reason);
         }
     }
-    reasons
+    Some(reasons)
 }

@@ -234,7 +234,8 @@ pub(crate) fn log(failure: &Failure) {
         ErrorKind::Internal => {
             tracing::error!(reason, failure = said, field, ?causes, "call failed");
         }
-        ErrorKind::Unavailable => {
+        // Every stream ends so that outlives its time or the process: that is no fault of anybody's.
+        ErrorKind::Unavailable if failure.reason() != Reason::ServerStopping => {
             tracing::warn!(reason, failure = said, field, ?causes, "call failed");
         }
         _ => tracing::debug!(reason, failure = said, field, ?causes, "call refused"),

@@ -217,8 +217,9 @@ fn single(
         Kind::Enum(values) => reference(values.name()),
         Kind::Message(message) => match message.full_name() {
             TIMESTAMP => json!({ "type": "string", "format": "date-time" }),
+            // A length of time is never negative here.
             DURATION => {
-                json!({ "type": "string", "pattern": "^-?[0-9]{1,12}([.][0-9]{1,9})?s$" })
+                json!({ "type": "string", "pattern": "^[0-9]{1,12}([.][0-9]{1,9})?s$" })
             }
             name if name.starts_with("colophon.v1.") => reference(message.name()),
             _ => return Err(OpenApiError::Unsupported(field.full_name().to_owned())),
@@ -258,14 +259,7 @@ fn words(values: &EnumDescriptor) -> Value {
     let sent: Vec<_> = values.values().filter(|value| value.number() != 0).collect();
     for (index, value) in sent.iter().enumerate() {
         let meaning = comment(&file, value.path());
-        text.push_str(if index == 0 {
-            "
-
-"
-        } else {
-            "
-"
-        });
+        text.push_str(if index == 0 { "\n\n" } else { "\n" });
         text.extend(["- `", value.name(), "`: ", &meaning]);
     }
     let names: Vec<&str> = sent.iter().map(EnumValueDescriptor::name).collect();

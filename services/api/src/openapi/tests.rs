@@ -29,6 +29,9 @@ fn routes_comments_and_errors_are_there() {
         "schema": { "type": "string", "format": "uuid" },
     });
     assert_eq!(get["parameters"][0], id);
+    // What the server refuses is not promised.
+    assert_eq!(get["parameters"][1]["name"], "wait");
+    assert_eq!(get["parameters"][1]["schema"]["pattern"], "^[0-9]{1,12}([.][0-9]{1,9})?s$");
     assert!(get.get("requestBody").is_none());
     let limit = &get["responses"]["429"];
     assert_eq!(limit["description"], "A limit is reached.");

@@ -19,11 +19,20 @@ impl Calls {
         query.before = conditions(&query).position(&token)?;
         let size = query.limit;
         let rows = self.service.list(ReleaseQuery { limit: size + 1, ..query.clone() }).await?;
-        let short = |view| answer::release(ReleaseView { attempts: Vec::new(), ..view });
         let (releases, last) = page(rows, size, |view| view.id, short);
         let next_page_token = last.map(|last| conditions(&query).token(&last)).unwrap_or_default();
         Ok(v1::ListReleasesResponse { releases, next_page_token })
     }
+}
+
+/// A release without what lists leave out: its attempts, and how far its blobs are.
+fn short(view: ReleaseView) -> v1::Release {
+    let mut view = ReleaseView { attempts: Vec::new(), ..view };
+    for publication in &mut view.publications {
+        publication.copied.blobs.clear();
+        publication.copied.blobs_total = 0;
+    }
+    answer::release(view)
 }
 
 /// Reads the conditions, with the page's size as limit, and gives the token back unread.

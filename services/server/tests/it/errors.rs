@@ -11,7 +11,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     fake::{CI, Fake, Server, uuid},
-    http::{get, problem},
+    http::{form, get, problem},
 };
 
 fn ask() -> v1::GetReleaseRequest {
@@ -33,7 +33,7 @@ async fn every_reason_looks_the_same_on_both_faces() {
     let mut grpc = server.releases(CI).await;
     for reason in Reason::ALL {
         let row = row(reason.kind());
-        let problem = problem(get(&server, CI, &path()).await, row.status, reason.as_str()).await;
+        let problem = form(get(&server, CI, &path()).await, row.status, reason.as_str()).await;
         let status = grpc.get_release(ask()).await.unwrap_err();
         assert_eq!(status.code(), row.code, "{reason}");
         let details = status.get_error_details();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use colophon_api::v1;
-use colophon_domain::{FreezeView, Lifted, Reason};
+use colophon_domain::{Failure, FreezeView, Lifted, Reason};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -68,6 +68,14 @@ async fn freezing_is_a_right_over_the_whole_pattern() {
         assert_eq!((status.code(), status.message()), (Code::PermissionDenied, said.as_str()));
     }
     assert_eq!(server.called(), Vec::<&str>::new());
+}
+
+#[tokio::test]
+async fn a_freeze_of_a_registry_that_is_not_there_is_refused_as_documented() {
+    let unknown = |_| Err(Failure::new(Reason::UnknownRegistry, "r.lan is not configured"));
+    let server = Server::start(Fake::default().freeze(unknown)).await;
+    let response = post(&server, CI, "/v1/freezes", &request()).await;
+    problem(response, StatusCode::BAD_REQUEST, "UNKNOWN_REGISTRY").await;
 }
 
 #[tokio::test]

@@ -44,6 +44,12 @@ pub fn collect() {
     });
 }
 
+/// What was logged so far in this process.
+pub fn lines() -> Vec<Value> {
+    let text = String::from_utf8(LINES.lock().unwrap().clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// Calls the router and gives back what was logged under the requests' id.
 async fn logged(id: &str, fake: Fake, requests: Vec<Request>) -> Vec<Value> {
     let router = fake::router(Arc::new(fake), Arc::default(), ServerSettings::default());
@@ -51,9 +57,8 @@ async fn logged(id: &str, fake: Fake, requests: Vec<Request>) -> Vec<Value> {
         request.headers_mut().insert("x-request-id", id.parse().unwrap());
         router.clone().oneshot(request).await.unwrap();
     }
-    let text = String::from_utf8(LINES.lock().unwrap().clone()).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-    lines.filter(|line: &Value| line["span"]["request_id"] == id).collect()
+    let of_id = |line: &Value| line["span"]["request_id"] == id;
+    lines().into_iter().filter(of_id).collect()
 }
 
 fn request(path: &str, token: &str) -> Request {

@@ -67,7 +67,8 @@ fn others() -> Map<String, Value> {
 
 fn made() -> Value {
     let call = |method: &str| Call {
-        errors: call_reasons(method).into_iter().map(error).collect(),
+        // One that the table forgets would look documented.
+        errors: call_reasons(method).unwrap().into_iter().map(error).collect(),
         keyed: ["CreateRelease", "Rollback"]
             .iter()
             .any(|name| method.ends_with(&format!(".{name}"))),
@@ -146,16 +147,17 @@ async fn every_path_of_the_document_is_one_of_the_server_and_says_who_may_come()
     assert!(calls > 12, "only {calls} calls");
 }
 
-/// What the document says of an answer; nothing for a path that it does not have.
+/// Whether an answer is in the document; `None` for a path, or a method of it, that the document
+/// does not have.
 pub fn documented(
     method: &str,
     path: &str,
     status: u16,
     reason: Option<&str>,
-) -> Result<(), String> {
+) -> Option<Result<(), String>> {
     // Which methods a path has is said by the document as a whole.
     if status == 405 {
-        return Ok(());
+        return None;
     }
     let document: Value = serde_json::from_str(OPENAPI).unwrap();
     let path = path.split('?').next().unwrap();
@@ -168,18 +170,16 @@ pub fn documented(
         wanted.len() == given.len() && wanted.iter().zip(&given).all(same)
     };
     let item = document["paths"].as_object().unwrap().iter().find(|(template, _)| fits(template));
-    let Some(operation) = item.and_then(|(_, item)| item.get(method.to_lowercase())) else {
-        return Ok(());
-    };
+    let operation = item.and_then(|(_, item)| item.get(method.to_lowercase()))?;
     let Some(response) = operation["responses"].get(status.to_string()) else {
-        return Err(format!("{method} {path}: {status} is not in the document"));
+        return Some(Err(format!("{method} {path}: {status} is not in the document")));
     };
     let reasons = response
         .pointer("/content/application~1problem+json/schema/allOf/1/properties/reason/enum");
-    match (reasons, reason) {
+    Some(match (reasons, reason) {
         (Some(reasons), Some(reason)) if !reasons.as_array().unwrap().contains(&reason.into()) => {
             Err(format!("{method} {path}: {status} {reason} is not in the document"))
         }
         _ => Ok(()),
-    }
+    })
 }

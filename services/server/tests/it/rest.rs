@@ -283,6 +283,24 @@ async fn pages_go_on_where_the_last_one_ended() {
 }
 
 #[tokio::test]
+async fn progress_is_there_from_the_plan_on_and_not_in_lists() {
+    let planned = |total| {
+        let mut view = release(1);
+        view.publications[0].copied.blobs_total = total;
+        view
+    };
+    let path = format!("/v1/releases/{}", uuid(1));
+    for (total, progress) in [(5, json!({ "blobs": [], "blobsTotal": "5" })), (0, Value::Null)] {
+        let fake = Fake::default().get(move |_| Ok(Some(planned(total))));
+        let server = Server::start(fake.list(move |_| Ok(vec![planned(total)]))).await;
+        let shown = answer(get(&server, CI, &path).await).await;
+        assert_eq!(shown["publications"][0]["progress"], progress);
+        let body = answer(get(&server, CI, "/v1/releases").await).await;
+        assert_eq!(body["releases"][0]["publications"][0]["progress"], Value::Null);
+    }
+}
+
+#[tokio::test]
 async fn the_last_page_has_no_token_and_lists_leave_attempts_out() {
     let server = Server::start(Fake::default().list(|_| {
         let attempt = colophon_domain::AttemptView {

@@ -20,6 +20,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     fake::{CI, Fake, GUEST, NOW, READER, Server, release, uuid},
     http::{client, get, problem},
+    logs::lines,
 };
 
 fn at(revision: u64, state: ReleaseState) -> ReleaseView {
@@ -174,6 +175,10 @@ async fn streams_end_when_the_server_stops() {
     assert!(text.contains("id: 5") && !text.contains("error"), "{text}");
     drop(shown);
     server.ended.await.unwrap().unwrap();
+    // It is the planned end of a stream, and nothing to be warned of.
+    let ends = lines().into_iter().filter(|line| line["fields"]["reason"] == "SERVER_STOPPING");
+    let levels: Vec<_> = ends.map(|line| line["level"].clone()).collect();
+    assert!(!levels.is_empty() && levels.iter().all(|level| level == "DEBUG"), "{levels:?}");
 }
 
 #[tokio::test]
