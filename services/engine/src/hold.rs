@@ -145,9 +145,12 @@ impl Engine {
             }
             resumed.going_on = self.store.going_on().await?;
         }
-        self.store.end_hold(asked.by, asked.reason, asked.keep_queue).await?;
+        self.store.end_hold(&hold, asked.by, asked.reason, asked.keep_queue).await?;
         self.wake();
-        self.store.announce_jobs().await?;
+        // The hold has ended, whatever becomes of the hint: without it, others look a moment later.
+        if let Err(failure) = self.store.announce_jobs().await {
+            tracing::warn!(%failure, "the other processes were not told that the hold has ended");
+        }
         tracing::warn!(
             by = asked.by,
             reason = asked.reason,
@@ -178,15 +181,16 @@ impl Engine {
         }
     }
 
-    /// Tells the ledger what a registry shows of one tag now; `false` if the registry did not say.
+    /// Tells the ledger what a registry shows of one tag now; `false` if the registry did not say, or
+    /// something else came between.
     async fn record_sight(&self, recorded: &Recorded) -> Result<bool> {
         let Recorded { repository, tag, .. } = recorded;
+        let tag_seq = self.store.tag_seq(repository, tag).await?;
         let asked = Instant::now();
         match self.served(repository, tag).await {
             Ok(served) => {
                 let look = Look::since(served.as_ref(), asked);
-                self.store.record_sight(repository, tag, look).await?;
-                Ok(true)
+                self.store.record_sight(repository, tag, tag_seq, look).await
             }
             Err(failure) => {
                 let tag = format!("{repository}:{tag}");

@@ -240,7 +240,7 @@ async fn succeed(conn: &mut PgConnection, release: Uuid) -> Result<(), Fault> {
 /// state, and the release the one that follows from its tags.
 async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault> {
     let left = if standing.cancelled { Reason::Cancelled } else { Reason::NotAttempted };
-    sqlx::query!(
+    let tags = sqlx::query!(
         r#"
         WITH not_back AS (
             -- No job is left that would put it back.
@@ -258,6 +258,7 @@ async fn close(conn: &mut PgConnection, standing: &Standing) -> Result<(), Fault
     )
     .execute(&mut *conn)
     .await?;
+    metrics::note(Deed::Tags(TagMoveState::NotAttempted, tags.rows_affected()));
     barriers::lift(conn, standing.id).await?;
     close_publications(conn, standing).await?;
     let (state, reason, message) = conclusion(conn, standing).await?;
@@ -366,30 +367,41 @@ pub(crate) async fn doom(
 ) -> Result<(), Fault> {
     sqlx::query!(
         r#"
-        WITH tags AS (
-            UPDATE tag_move SET state = $3, reason_code = $4, message = $5, ended_at = colophon_now()
-            WHERE publication_id = $1 AND kind = $2 AND state = 'PENDING'
-        ), not_back AS (
+        WITH not_back AS (
             UPDATE tag_move
             SET state = CASE WHEN found THEN 'UNCHANGED' ELSE 'MOVED' END,
-                reason_code = $4, message = 'the tag was not put back: ' || $5,
+                reason_code = $3, message = 'the tag was not put back: ' || $4,
                 ended_at = colophon_now()
             WHERE publication_id = $1 AND $2 = 'restore' AND state = 'RESTORING'
         ), target AS (
             UPDATE publication SET state = 'FAILED' WHERE id = $1 RETURNING release_id
         )
-        UPDATE release SET failing_reason = COALESCE(failing_reason, $4),
-               message = CASE WHEN failing_reason IS NULL THEN $5 ELSE message END
+        UPDATE release SET failing_reason = COALESCE(failing_reason, $3),
+               message = CASE WHEN failing_reason IS NULL THEN $4 ELSE message END
         WHERE id = (SELECT release_id FROM target) AND $2 <> 'restore'
         "#,
         publication,
         job.as_str(),
-        TagMoveState::Failed.as_str(),
         failure.reason().as_str(),
         message,
     )
     .execute(&mut *conn)
     .await?;
+    let failed = TagMoveState::Failed;
+    let tags = sqlx::query!(
+        r#"
+        UPDATE tag_move SET state = $3, reason_code = $4, message = $5, ended_at = colophon_now()
+        WHERE publication_id = $1 AND kind = $2 AND state = 'PENDING'
+        "#,
+        publication,
+        job.as_str(),
+        failed.as_str(),
+        failure.reason().as_str(),
+        message,
+    )
+    .execute(&mut *conn)
+    .await?;
+    metrics::note(Deed::Tags(failed, tags.rows_affected()));
     // Others of the phase that nobody has begun need not begin; those that run see it when they
     // renew their lease. One that is being claimed right now is left to its worker.
     sqlx::query!(

@@ -63,8 +63,8 @@ impl Store {
         let rows = sqlx::query!(
             r#"
             SELECT h.registry, h.repository, h.tag, h.digest, h.tag_seq
-            FROM tag_head h LEFT JOIN restore_finding f USING (registry, repository, tag)
-            WHERE (f.found IS NULL OR f.found = 'unreachable' OR f.tag_seq <> h.tag_seq)
+            FROM tag_head h LEFT JOIN restore_finding f USING (registry, repository, tag, tag_seq)
+            WHERE (f.found IS NULL OR f.found = 'unreachable')
               AND ($1::text IS NULL OR (h.registry, h.repository, h.tag) > ($1, $2, $3))
             ORDER BY h.registry, h.repository, h.tag LIMIT $4
             "#,
@@ -98,12 +98,13 @@ impl Store {
         sqlx::query!(
             r#"
             INSERT INTO restore_finding (registry, repository, tag, found, recorded, served,
-                                         message, tag_seq)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                                         message, tag_seq, differed)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $4 = 'differs')
             ON CONFLICT (registry, repository, tag) DO UPDATE
                 SET found = EXCLUDED.found, recorded = EXCLUDED.recorded,
                     served = EXCLUDED.served, message = EXCLUDED.message,
-                    tag_seq = EXCLUDED.tag_seq, checked_at = colophon_now()
+                    tag_seq = EXCLUDED.tag_seq, checked_at = colophon_now(),
+                    differed = restore_finding.differed OR EXCLUDED.differed
             "#,
             recorded.repository.registry().as_str(),
             recorded.repository.name(),
@@ -120,13 +121,17 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets what was found, so that everything is compared again.
+    /// Lets everything be compared again.
     pub async fn compare_again(&self) -> Result<()> {
-        sqlx::query!("DELETE FROM restore_finding").execute(&self.pool).bounded().await?;
+        // No tag has so few entries, so that none counts as compared.
+        sqlx::query!("UPDATE restore_finding SET tag_seq = -1")
+            .execute(&self.pool)
+            .bounded()
+            .await?;
         Ok(())
     }
 
-    /// How far the comparison is.
+    /// How far the comparison is. A tag of which the ledger has an entry more is to be compared again.
     pub async fn compared(&self) -> Result<Compared> {
         sqlx::query_as!(
             Compared,
@@ -135,7 +140,7 @@ impl Store {
                    count(*) FILTER (WHERE f.found = 'differs') AS "differ!",
                    count(*) FILTER (WHERE f.found = 'unreachable') AS "unreachable!",
                    count(*) FILTER (WHERE f.found IS NULL) AS "left!"
-            FROM tag_head h LEFT JOIN restore_finding f USING (registry, repository, tag)
+            FROM tag_head h LEFT JOIN restore_finding f USING (registry, repository, tag, tag_seq)
             "#,
         )
         .fetch_one(&self.pool)
@@ -179,13 +184,15 @@ impl Store {
     }
 
     /// Writes what a registry shows now into the ledger, where it is not what the newest entry says.
-    /// A tag with a move under way is left to who finds out what became of that.
+    /// A tag with a move under way is left to who finds out what became of that; `false` then, and
+    /// where the look is too old, or the tag has an entry more than `tag_seq`, read before it.
     pub async fn record_sight(
         &self,
         repository: &Repository,
         tag: &Tag,
+        tag_seq: i64,
         look: Look<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         tx::run("sight.record", || async {
             let mut tx = self.pool.begin().await?;
             let mut head = LockedHead::lock(&mut tx, repository, tag).await?;
@@ -200,19 +207,33 @@ impl Store {
             )
             .fetch_one(&mut *tx)
             .await?;
-            if open {
-                return Ok(());
+            if open || look.is_stale() || head.tag_seq != tag_seq {
+                return Ok(false);
             }
             head.observe(self, &mut tx, look).await?;
             head.touch(&mut tx).await?;
+            // What was found stays found, also if the end of the hold is broken off after this.
+            sqlx::query!(
+                r#"
+                UPDATE restore_finding f SET served = $4, tag_seq = h.tag_seq FROM tag_head h
+                WHERE f.registry = $1 AND f.repository = $2 AND f.tag = $3
+                  AND (h.registry, h.repository, h.tag) = (f.registry, f.repository, f.tag)
+                "#,
+                repository.registry().as_str(),
+                repository.name(),
+                tag.as_str(),
+                look.digest.map(Digest::as_str),
+            )
+            .execute(&mut *tx)
+            .await?;
             tx.commit().await?;
-            Ok(())
+            Ok(true)
         })
         .await
     }
 
-    /// Releases from before the hold that may have been overtaken: one of their floating tags is not
-    /// as recorded, or nobody knows, and is not where they would move it either.
+    /// Releases from before the hold that may have been overtaken: one of their floating tags was seen
+    /// elsewhere than recorded, or nobody knows, and is not where they would move it either.
     pub async fn overtaken(&self) -> Result<Vec<Uuid>> {
         sqlx::query_scalar!(
             r#"
@@ -220,11 +241,14 @@ impl Store {
             WHERE r.cancel_requested_at IS NULL AND r.phase <> 'restore'
               AND EXISTS (
                 SELECT FROM tag_move m JOIN publication p ON p.id = m.publication_id
+                JOIN tag_head h
+                    ON h.registry = p.registry AND h.repository = p.repository AND h.tag = m.tag
                 LEFT JOIN restore_finding f
-                    ON f.registry = p.registry AND f.repository = p.repository AND f.tag = m.tag
+                    ON f.registry = h.registry AND f.repository = h.repository AND f.tag = h.tag
+                   AND f.tag_seq = h.tag_seq
                 WHERE m.release_id = r.id AND m.kind = 'floating' AND NOT m.retention
                   AND m.state IN ('PENDING', 'MOVING', 'UNKNOWN')
-                  AND COALESCE(f.found, 'unreachable') <> 'same'
+                  AND (f.differed OR COALESCE(f.found, 'unreachable') <> 'same')
                   AND f.served IS DISTINCT FROM COALESCE(m.content_digest, r.digest))
             ORDER BY r.id
             "#,

@@ -118,7 +118,8 @@ impl Store {
             // left to the poll.
             sqlx::query!(
                 r#"
-                UPDATE job SET run_at = colophon_now(), blocked_on = NULL
+                UPDATE job SET run_at = colophon_now(), blocked_on = NULL, waiting_for = NULL,
+                       waiting_reason = NULL
                 WHERE id IN (SELECT id FROM job WHERE blocked_on = $1 AND state = 'queued'
                              FOR UPDATE SKIP LOCKED)
                 "#,

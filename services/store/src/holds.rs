@@ -65,6 +65,7 @@ impl Store {
     pub async fn look_for_restore(&self) -> Result<Option<Hold>> {
         tx::run("hold.look_for_restore", || async {
             let mut tx = self.pool.begin().await?;
+            one_by_one(&mut tx).await?;
             sqlx::query!("UPDATE instance SET lineage = database_lineage() WHERE lineage IS NULL")
                 .execute(&mut *tx)
                 .await?;
@@ -87,6 +88,7 @@ impl Store {
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
                 .fetch_one(&mut *tx)
                 .await?;
+            one_by_one(&mut tx).await?;
             let made = sqlx::query!(
                 r#"
                 INSERT INTO hold (cause, reason, began_by, lineage)
@@ -118,6 +120,7 @@ impl Store {
             sqlx::query!("SELECT pg_advisory_xact_lock($1)::text AS gate", FREEZE_GATE)
                 .fetch_one(&mut *tx)
                 .await?;
+            one_by_one(&mut tx).await?;
             sqlx::query!(
                 r#"
                 INSERT INTO hold (cause, reason, began_by, lineage)
@@ -140,27 +143,39 @@ impl Store {
         .await
     }
 
-    /// Ends the hold; from now on the database is at home where it lives.
+    /// Ends a hold; from now on the database is at home where it lives.
     ///
     /// # Errors
-    /// `NOT_FOUND` if no hold is in force.
-    pub async fn end_hold(&self, by: &str, reason: &str, kept_queue: bool) -> Result<()> {
+    /// `NOT_FOUND` if no hold is in force, and `ON_HOLD` if it is another one by now: what was
+    /// compared for this one says nothing of that.
+    pub async fn end_hold(
+        &self,
+        hold: &Hold,
+        by: &str,
+        reason: &str,
+        kept_queue: bool,
+    ) -> Result<()> {
         tx::run("hold.end", || async {
             let mut tx = self.pool.begin().await?;
+            one_by_one(&mut tx).await?;
             let ended = sqlx::query!(
                 r#"
                 UPDATE hold SET ended_at = colophon_now(), ended_by = $1, end_reason = $2,
                        kept_queue = $3
-                WHERE ended_at IS NULL
+                WHERE ended_at IS NULL AND began_at = $4 AND (cause = 'restore') = $5::bool
+                  AND lineage = database_lineage()
                 "#,
                 by,
                 reason,
                 kept_queue,
+                hold.since,
+                hold.restored,
             )
             .execute(&mut *tx)
             .await?;
             if ended.rows_affected() == 0 {
-                return Err(nothing_holds().into());
+                let other = in_force(&mut tx).await?;
+                return Err(other.map_or_else(nothing_holds, |_| began_anew()).into());
             }
             sqlx::query!("UPDATE instance SET lineage = database_lineage()")
                 .execute(&mut *tx)
@@ -176,6 +191,19 @@ impl Store {
 /// What is said to who ends a hold that is not there.
 pub(crate) fn nothing_holds() -> Failure {
     Failure::new(Reason::NotFound, "the service is not on hold")
+}
+
+/// What is said to who ends a hold that is not the one that was looked at.
+fn began_anew() -> Failure {
+    Failure::new(Reason::OnHold, "another hold has begun meanwhile")
+        .remedy("compare once more, and end that one")
+}
+
+/// Holds begin and end one after the other. The lock is a statement of its own: what is read next must
+/// be seen after it was got, or a hold that has just ended would begin once more.
+async fn one_by_one(conn: &mut PgConnection) -> Result<(), Fault> {
+    sqlx::query!("SELECT one FROM instance FOR UPDATE").fetch_one(conn).await?;
+    Ok(())
 }
 
 async fn in_force(conn: &mut PgConnection) -> Result<Option<Hold>, Fault> {

@@ -50,8 +50,8 @@ pub(crate) enum Deed {
     Ended(ReleaseState),
     /// A release began to put tags back.
     PutBack,
-    /// A tag was settled.
-    Tag(TagMoveState),
+    /// So many tags were settled.
+    Tags(TagMoveState, u64),
 }
 
 tokio::task_local! {
@@ -79,7 +79,7 @@ fn count(deed: Deed) {
     match deed {
         Deed::Ended(state) => ENDED.add(1, &[KeyValue::new("state", state.as_str())]),
         Deed::PutBack => PUT_BACK.add(1, &[]),
-        Deed::Tag(state) => TAGS.add(1, &[KeyValue::new("state", state.as_str())]),
+        Deed::Tags(state, count) => TAGS.add(count, &[KeyValue::new("state", state.as_str())]),
     }
 }
 

@@ -233,7 +233,8 @@ pub(crate) async fn close(
         WITH closed AS (
             DELETE FROM open_intent WHERE intent_id = $1 AND epoch = $2 RETURNING intent_id
         ), woken AS (
-            UPDATE job SET run_at = colophon_now(), blocked_on = NULL
+            UPDATE job SET run_at = colophon_now(), blocked_on = NULL, waiting_for = NULL,
+                   waiting_reason = NULL
             WHERE id IN (SELECT id FROM job WHERE blocked_on = $3 AND state = 'queued'
                          FOR UPDATE SKIP LOCKED)
         )
@@ -280,7 +281,7 @@ pub(crate) async fn settle(
     .execute(conn)
     .await?;
     if verdict.state.ended() {
-        metrics::note(Deed::Tag(verdict.state));
+        metrics::note(Deed::Tags(verdict.state, 1));
     }
     Ok(())
 }

@@ -277,7 +277,7 @@ impl Store {
     async fn wake_owner(&self, conn: &mut PgConnection, tag_move: Uuid) -> Result<(), Fault> {
         sqlx::query!(
             r#"
-            UPDATE job SET run_at = colophon_now()
+            UPDATE job SET run_at = colophon_now(), waiting_for = NULL, waiting_reason = NULL
             WHERE id IN (SELECT j.id FROM job j JOIN tag_move m
                              ON m.publication_id = j.publication_id
                                 AND (m.kind = j.kind OR j.kind = 'restore' OR m.retention)

@@ -7,9 +7,14 @@ use colophon_domain::{
     ReleaseView, RepositoryPattern, Result, RetryView, TagMoveView, Visibility,
 };
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{Store, copies::blobs, rows, tx::Bounded as _};
+
+/// All of a release, or of a page of them, is read as it was at one moment, so that its revision holds
+/// for all of it.
+const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
 
 impl Store {
     /// One release with its attempts; `None` if there is none, or the caller may not see it.
@@ -39,12 +44,10 @@ impl Store {
         Ok(visible.is_some())
     }
 
-    /// One release with its attempts and the blobs of its copies, as it was at one moment: what its
-    /// revision says of it holds for all of it.
+    /// One release with its attempts and the blobs of its copies.
     pub async fn whole_release(&self, id: Uuid) -> Result<Option<ReleaseView>> {
-        let read = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        let mut tx = self.pool.begin_with(read).bounded().await?;
-        let Some(mut view) = views(&mut tx, &[id]).await?.pop() else { return Ok(None) };
+        let mut tx = self.pool.begin_with(ONE_MOMENT).bounded().await?;
+        let Some(mut view) = views(&mut tx, &[id], true).await?.pop() else { return Ok(None) };
         view.attempts = attempts(&mut tx, id).await?;
         view.retries = retries(&mut tx, id).await?;
         tx.commit().bounded().await?;
@@ -63,16 +66,14 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.id, row.revision.unsigned_abs())).collect())
     }
 
-    /// A release that its own caller asked for, without its attempts.
+    /// A release that its own caller asked for.
     pub async fn accepted(&self, id: Uuid) -> Result<ReleaseView> {
-        let mut connection = self.pool.acquire().bounded().await?;
-        views(&mut connection, &[id])
+        self.whole_release(id)
             .await?
-            .pop()
             .ok_or_else(|| Failure::new(Reason::Internal, "an accepted release cannot be read"))
     }
 
-    /// A page of releases, newest first, without their attempts.
+    /// A page of releases, newest first, without their attempts and the blobs of their copies.
     pub async fn list_releases(&self, query: &ReleaseQuery) -> Result<Vec<ReleaseView>> {
         let states: Vec<String> =
             query.states.iter().map(|state: &ReleaseState| state.as_str().to_owned()).collect();
@@ -80,6 +81,7 @@ impl Store {
             .label
             .as_ref()
             .map(|(key, value)| serde_json::json!({ key.as_str(): value.as_str() }));
+        let mut tx = self.pool.begin_with(ONE_MOMENT).bounded().await?;
         let ids = sqlx::query_scalar!(
             r#"
             SELECT r.id FROM release r
@@ -105,42 +107,74 @@ impl Store {
             &like_patterns(&query.visibility.readable),
             i64::from(query.limit),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *tx)
         .bounded()
         .await?;
-        let mut connection = self.pool.acquire().bounded().await?;
-        let mut views = views(&mut connection, &ids).await?;
-        for publication in views.iter_mut().flat_map(|view| &mut view.publications) {
-            publication.copied.blobs.clear();
-        }
+        let views = views(&mut tx, &ids, false).await?;
+        tx.commit().bounded().await?;
         Ok(views)
     }
 }
 
-async fn views(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ReleaseView>> {
+/// What a release waits for that has not ended.
+#[derive(Default)]
+struct Waiting {
+    what: Option<String>,
+    reason: Option<Reason>,
+    until: Option<OffsetDateTime>,
+}
+
+impl Waiting {
+    fn for_the_hold() -> Self {
+        let what = "the end of the hold: the operator compares with the registries".to_owned();
+        Self { what: Some(what), reason: Some(Reason::OnHold), until: None }
+    }
+
+    /// What its first waiting job waits for. Where that is another release, it looks again and again,
+    /// and the time of the next look says nothing to a reader.
+    fn of(
+        what: Option<String>,
+        reason: Option<&str>,
+        run_at: Option<OffsetDateTime>,
+    ) -> Result<Self> {
+        let reason = reason.map(rows::reason).transpose()?;
+        let until = run_at.filter(|_| reason != Some(Reason::ReferenceBlocked));
+        Ok(Self { what, reason, until })
+    }
+}
+
+async fn views(
+    conn: &mut PgConnection,
+    ids: &[Uuid],
+    with_blobs: bool,
+) -> Result<Vec<ReleaseView>> {
     let rows = sqlx::query!(
         r#"
-            SELECT r.*, release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
-                   w.waiting_reason AS "waiting_reason?", w.run_at AS "waiting_until?",
-                   (SELECT on_hold()) AS "held!"
-            FROM release r
-            LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason, j.run_at FROM job j
-                               WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
-                               ORDER BY j.id LIMIT 1) w ON true
-            WHERE r.id = ANY ($1) ORDER BY r.id DESC
-            "#,
+        SELECT r.*, release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
+               w.waiting_reason AS "waiting_reason?", w.run_at AS "waiting_until?",
+               (SELECT on_hold()) AS "held!"
+        FROM release r
+        LEFT JOIN LATERAL (SELECT j.waiting_for, j.waiting_reason, j.run_at FROM job j
+                           WHERE j.release_id = r.id AND j.waiting_for IS NOT NULL
+                           ORDER BY j.id LIMIT 1) w ON true
+        WHERE r.id = ANY ($1) ORDER BY r.id DESC
+        "#,
         ids,
     )
     .fetch_all(&mut *conn)
     .bounded()
     .await?;
-    let mut publications = publications(conn, ids).await?;
+    let mut publications = publications(conn, ids, with_blobs).await?;
     rows.into_iter()
         .map(|row| {
             let state = rows::release_state(&row.state)?;
-            let held = row.held && !state.ended();
-            let held_for = "the end of the hold: the operator compares with the registries";
-            let until = until_known(row.waiting_reason.as_deref()) && !held && !state.ended();
+            let waiting = if state.ended() {
+                Waiting::default()
+            } else if row.held {
+                Waiting::for_the_hold()
+            } else {
+                Waiting::of(row.waiting_for, row.waiting_reason.as_deref(), row.waiting_until)?
+            };
             Ok(ReleaseView {
                 id: row.id,
                 source: rows::reference(
@@ -153,11 +187,7 @@ async fn views(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ReleaseView>
                 state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
                 message: row.message,
                 phase: rows::phase(&row.phase)?,
-                waiting_for: if held {
-                    Some(held_for.to_owned())
-                } else {
-                    row.waiting_for.filter(|_| !state.ended())
-                },
+                waiting_for: waiting.what,
                 publications: publications.remove(&row.id).unwrap_or_default(),
                 actor: row.principal,
                 on_behalf_of: row.on_behalf_of,
@@ -171,17 +201,12 @@ async fn views(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ReleaseView>
                 attempts: Vec::new(),
                 cancel_requested: row.cancel_requested_at.is_some() && !state.ended(),
                 purpose: rows::purpose(&row.purpose)?,
-                waiting_reason: if held {
-                    Some(Reason::OnHold)
-                } else {
-                    let waiting = row.waiting_reason.as_deref().filter(|_| !state.ended());
-                    waiting.map(rows::reason).transpose()?
-                },
+                waiting_reason: waiting.reason,
                 on_failure: rows::on_failure(&row.on_failure)?,
                 plan: row.plan,
                 version: row.version,
                 break_glass: row.break_glass,
-                waiting_until: row.waiting_until.filter(|_| until),
+                waiting_until: waiting.until,
                 revision: row.whole_revision.unsigned_abs(),
                 allow_backward: row.allow_backward,
                 retries: Vec::new(),
@@ -193,11 +218,18 @@ async fn views(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<ReleaseView>
 async fn publications(
     conn: &mut PgConnection,
     releases: &[Uuid],
+    with_blobs: bool,
 ) -> Result<BTreeMap<Uuid, Vec<PublicationView>>> {
     let mut tags = tag_moves(conn, releases).await?;
     let rows = sqlx::query!(
-        "SELECT * FROM publication WHERE release_id = ANY ($1) ORDER BY release_id, ordinal",
+        r#"
+        SELECT id, release_id, registry, repository, state, blobs_copied, blobs_present,
+               blobs_mounted, bytes_copied, bytes_total, notes, blobs_total,
+               CASE WHEN $2 THEN blobs ELSE '[]' END AS "blobs!"
+        FROM publication WHERE release_id = ANY ($1) ORDER BY release_id, ordinal
+        "#,
         releases,
+        with_blobs,
     )
     .fetch_all(&mut *conn)
     .bounded()
@@ -231,9 +263,9 @@ async fn tag_moves(
 ) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
     let rows = sqlx::query!(
         r#"
-            SELECT * FROM tag_move WHERE release_id = ANY ($1) AND NOT retention
-            ORDER BY publication_id, ordinal
-            "#,
+        SELECT * FROM tag_move WHERE release_id = ANY ($1) AND NOT retention
+        ORDER BY publication_id, ordinal
+        "#,
         releases,
     )
     .fetch_all(&mut *conn)
@@ -263,14 +295,14 @@ async fn tag_moves(
 async fn attempts(conn: &mut PgConnection, release: Uuid) -> Result<Vec<AttemptView>> {
     let rows = sqlx::query!(
         r#"
-            SELECT j.kind, p.registry, p.repository, a.number, a.reason_code, a.message,
-                   a.started_at, a.ended_at, a.worker
-            FROM job j
-            JOIN publication p ON p.id = j.publication_id
-            CROSS JOIN LATERAL (SELECT * FROM attempt WHERE job_id = j.id
-                                ORDER BY id DESC LIMIT 50) a
-            WHERE j.release_id = $1 ORDER BY a.id
-            "#,
+        SELECT j.kind, p.registry, p.repository, a.number, a.reason_code, a.message,
+               a.started_at, a.ended_at, a.worker
+        FROM job j
+        JOIN publication p ON p.id = j.publication_id
+        CROSS JOIN LATERAL (SELECT * FROM attempt WHERE job_id = j.id
+                            ORDER BY id DESC LIMIT 50) a
+        WHERE j.release_id = $1 ORDER BY a.id
+        "#,
         release,
     )
     .fetch_all(&mut *conn)
@@ -313,12 +345,6 @@ async fn retries(conn: &mut PgConnection, release: Uuid) -> Result<Vec<RetryView
             ended_reason: Reason::parse(&row.ended_reason),
         })
         .collect())
-}
-
-/// Whether the time at which a waiting job goes on by itself says something to a reader. Where it
-/// waits for another release, it looks again and again.
-fn until_known(reason: Option<&str>) -> bool {
-    reason != Some(Reason::ReferenceBlocked.as_str())
 }
 
 fn labels(json: &serde_json::Value) -> BTreeMap<String, String> {

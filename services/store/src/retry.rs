@@ -36,40 +36,11 @@ impl Store {
             .fetch_optional(&mut *tx)
             .await?
             .ok_or_else(|| Failure::new(Reason::NotFound, format!("there is no release {id}")))?;
-        let row = sqlx::query!(
-            r#"
-            SELECT state, purpose, COALESCE(not_after <= colophon_now(), false) AS "late!",
-                   (SELECT count(*) FROM release_retry t WHERE t.release_id = r.id) AS "before!",
-                   -- Those that ended first are let go of first: the copies.
-                   (EXISTS (SELECT FROM publication p JOIN tag_move m ON m.publication_id = p.id
-                            WHERE p.release_id = r.id AND m.state <> 'KEPT' AND NOT m.retention
-                              AND (p.registry, p.repository)
-                                  <> (r.source_registry, r.source_repository)
-                              AND NOT EXISTS (SELECT FROM job j WHERE j.publication_id = p.id
-                                                AND j.kind = 'copy'))
-                    OR NOT EXISTS (SELECT FROM job j WHERE j.release_id = r.id))
-                       AS "forgotten!",
-                   EXISTS (SELECT FROM hold h WHERE h.cause = 'restore'
-                             AND h.began_at >= r.created_at) AS "restored!"
-            FROM release r WHERE id = $1
-            "#,
-            id,
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let state = rows::release_state(&row.state)?;
+        let (state, past) = past(&mut tx, id).await?;
         if !state.ended() {
             return Ok(false);
         }
-        let rollback = rows::purpose(&row.purpose)? == Purpose::Rollback;
-        let why = Past {
-            rollback,
-            late: row.late,
-            forgotten: row.forgotten,
-            restored: row.restored,
-            before: row.before,
-        };
-        if let Some((text, remedy)) = refusal(state, &why) {
+        if let Some((text, remedy)) = refusal(state, &past) {
             let text = format!("release {id} {text}");
             return Err(Failure::new(Reason::NotRetryable, text).remedy(remedy).into());
         }
@@ -102,6 +73,39 @@ struct Past {
     /// The database was restored since it was accepted.
     restored: bool,
     before: i64,
+}
+
+/// How the release stands, and what there was.
+async fn past(conn: &mut PgConnection, id: Uuid) -> Result<(ReleaseState, Past), Fault> {
+    let row = sqlx::query!(
+        r#"
+        SELECT state, purpose, COALESCE(not_after <= colophon_now(), false) AS "late!",
+               (SELECT count(*) FROM release_retry t WHERE t.release_id = r.id) AS "before!",
+               -- Those that ended first are let go of first: the copies.
+               (EXISTS (SELECT FROM publication p JOIN tag_move m ON m.publication_id = p.id
+                        WHERE p.release_id = r.id AND m.state <> 'KEPT' AND NOT m.retention
+                          AND (p.registry, p.repository)
+                              <> (r.source_registry, r.source_repository)
+                          AND NOT EXISTS (SELECT FROM job j WHERE j.publication_id = p.id
+                                            AND j.kind = 'copy'))
+                OR NOT EXISTS (SELECT FROM job j WHERE j.release_id = r.id))
+                   AS "forgotten!",
+               EXISTS (SELECT FROM hold h WHERE h.cause = 'restore'
+                         AND h.began_at >= r.created_at) AS "restored!"
+        FROM release r WHERE id = $1
+        "#,
+        id,
+    )
+    .fetch_one(conn)
+    .await?;
+    let past = Past {
+        rollback: rows::purpose(&row.purpose)? == Purpose::Rollback,
+        late: row.late,
+        forgotten: row.forgotten,
+        restored: row.restored,
+        before: row.before,
+    };
+    Ok((rows::release_state(&row.state)?, past))
 }
 
 /// Why a release that has ended is not put to work again, and what to do instead.

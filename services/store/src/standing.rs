@@ -9,7 +9,7 @@ use crate::{Store, tx::Bounded as _};
 /// The queue, the releases at work and the moves without an outcome, over all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// Jobs that could be claimed now.
+    /// Jobs that could be claimed now; none on hold.
     pub ready: u64,
     /// Jobs whose time has not come: they wait for something, or for their next attempt.
     pub waiting: u64,
@@ -36,11 +36,12 @@ impl Store {
     pub async fn standing(&self) -> Result<Standing> {
         let row = sqlx::query!(
             r#"
-            WITH at AS (SELECT colophon_now() AS now),
+            WITH at AS (SELECT colophon_now() AS now, on_hold() AS held),
             queue AS (
-                SELECT count(*) FILTER (WHERE run_at <= at.now) AS ready,
-                       count(*) FILTER (WHERE run_at > at.now) AS waiting,
-                       EXTRACT(EPOCH FROM max(at.now - run_at))::float8 AS oldest_ready,
+                SELECT count(*) FILTER (WHERE run_at <= at.now AND NOT at.held) AS ready,
+                       count(*) FILTER (WHERE run_at > at.now OR at.held) AS waiting,
+                       EXTRACT(EPOCH FROM max(at.now - run_at) FILTER (WHERE NOT at.held))::float8
+                           AS oldest_ready,
                        EXTRACT(EPOCH FROM max(at.now - created_at))::float8 AS oldest
                 FROM job, at WHERE state = 'queued'
             ), leased AS (

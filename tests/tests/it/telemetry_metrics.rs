@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use crate::release_scene::succeeded;
+use crate::release_scene::{published, state, succeeded};
 
 const SCRAPED: &str = "prometheus_listen = \"127.0.0.1:0\"\n";
 
@@ -89,6 +89,11 @@ async fn the_figures_are_those_of_what_was_done() {
     let repository = target.repository("app");
     let first = succeeded(&client, &source, &[(&repository, &["1.0.0"], &["1"])]).await;
     let again = succeeded(&client, &source, &[(&repository, &["1.0.1"], &[])]).await;
+    let denied = Rule::new(Action::Status(StatusCode::FORBIDDEN, vec![], String::new()));
+    target.proxy().add(denied.method(Method::POST).path("/closed/blobs/uploads/").always());
+    let closed = target.repository("closed");
+    let failed = published(&client, &source, &[(&closed, &["1", "2"], &["3"])]).await;
+    assert!(state(&failed).starts_with("FAILED"), "{failed:#}");
     let nowhere = request(&source, &[("127.0.0.1:1/nowhere", &["1"], &[])]);
     assert_eq!(client.create(&nowhere).await.unwrap().status, StatusCode::BAD_REQUEST);
 
@@ -115,6 +120,8 @@ async fn the_figures_are_those_of_what_was_done() {
     let put = ["endpoint=\"manifests\"", "method=\"PUT\"", "status=\"2xx\"", &host];
     assert_eq!(requests(&put), 4);
     assert_eq!(sum(&page, "colophon_tags_settled_total", &["state=\"MOVED\""]), 3);
+    // Also those that were settled together, since their turn never came.
+    assert_eq!(sum(&page, "colophon_tags_settled_total", &["state=\"NOT_ATTEMPTED\""]), 3);
     assert_eq!(sum(&page, "colophon_releases_ended_total", &["state=\"SUCCEEDED\""]), 2);
     let begun = ["transaction=\"move.begin\"", "outcome=\"ok\""];
     assert_eq!(sum(&page, "colophon_store_transaction_duration_seconds_count", &begun), 3);
@@ -124,8 +131,8 @@ async fn the_figures_are_those_of_what_was_done() {
     let calls =
         |labels: &[&str]| sum(&page, "colophon_server_request_duration_seconds_count", labels);
     let posts = ["face=\"rest\"", "route=\"/v1/releases\"", "method=\"POST\""];
-    assert_eq!(calls(&[posts.as_slice(), &["status=\"200\""]].concat()), 2, "{page:#?}");
-    assert_eq!(calls(&posts), 3);
+    assert_eq!(calls(&[posts.as_slice(), &["status=\"200\""]].concat()), 3, "{page:#?}");
+    assert_eq!(calls(&posts), 4);
     for state in ["ready", "waiting", "running"] {
         let label = format!("state=\"{state}\"");
         assert!(

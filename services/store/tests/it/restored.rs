@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use colophon_domain::Reason;
-use colophon_store::{Hold, Look};
+use colophon_store::{Found, Hold, Look, Store};
 use uuid::Uuid;
 
 use crate::{
@@ -26,7 +26,7 @@ impl Hand {
 
     async fn compared(&self) {
         for recorded in self.base.store.to_compare(None, 100).await.unwrap() {
-            let found = colophon_store::Found::Same;
+            let found = Found::Same;
             self.base.store.found(&recorded, &found).await.unwrap();
         }
     }
@@ -36,9 +36,15 @@ impl Hand {
         let store = self.base.store.clone();
         store.put_nothing_back().await.unwrap();
         let going_on = store.going_on().await.unwrap();
-        store.end_hold("ops", "compared", false).await.unwrap();
+        end_hold(&store, false).await;
         going_on
     }
+}
+
+/// Ends the hold that is in force.
+async fn end_hold(store: &Store, kept_queue: bool) {
+    let hold = store.hold().await.unwrap().unwrap();
+    store.end_hold(&hold, "ops", "compared", kept_queue).await.unwrap();
 }
 
 /// No process has looked when somebody holds everything by hand.
@@ -59,7 +65,7 @@ async fn a_hold_by_hand_hides_no_restore() {
     let twice = store.begin_hold("bob", "again").await.unwrap_err();
     assert_eq!(twice.reason(), Reason::OnHold);
     assert!(twice.message().contains("checking"), "{twice}");
-    store.end_hold("alice", "checked", false).await.unwrap();
+    end_hold(store, false).await;
     assert_eq!(store.look_for_restore().await.unwrap(), None);
 }
 
@@ -100,7 +106,7 @@ async fn a_person_may_say_that_the_database_was_restored() {
     assert_eq!(store.hold().await.unwrap(), Some(expected));
     assert_eq!(store.going_on().await.unwrap(), [id]);
     assert_eq!(store.compared().await.unwrap().left, 2);
-    store.end_hold("bob", "compared", false).await.unwrap();
+    end_hold(store, false).await;
     // Without a hold before it is the same.
     assert!(store.begin_restored("bob", "once more").await.unwrap().restored);
 }
@@ -129,7 +135,7 @@ async fn a_release_that_fails_after_a_restore_puts_nothing_back() {
         hand.compared().await;
         assert_eq!(hand.base.store.overtaken().await.unwrap(), Vec::<Uuid>::new());
         if keep_queue {
-            hand.base.store.end_hold("ops", "the queue is right", true).await.unwrap();
+            end_hold(&hand.base.store, true).await;
             hand.work_all().await;
             assert_eq!(hand.serves("a:latest"), Some(digest(9)));
             continue;
@@ -196,9 +202,95 @@ async fn a_put_back_that_was_read_before_the_end_of_the_hold_is_refused() {
     hand.base.store.begin_restored("ops", "a snapshot").await.unwrap();
     assert_eq!(hand.begin(&step).await.unwrap_err().reason(), Reason::OnHold);
     hand.base.store.put_nothing_back().await.unwrap();
-    hand.base.store.end_hold("ops", "compared", false).await.unwrap();
+    end_hold(&hand.base.store, false).await;
     let refused = hand.begin(&step).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::ReferenceBlocked, "{refused}");
     hand.work(&job).await;
     assert_eq!(hand.serves("a:latest"), Some(digest(1)));
+}
+
+/// Every probe looks while an operator ends the hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_has_ended_does_not_begin_once_more() {
+    let hand = Hand::new().await;
+    hand.accept(&request(TWO), 1).await;
+    for _ in 0..20 {
+        hand.restored_elsewhere().await;
+        let store = &hand.base.store;
+        let hold = store.look_for_restore().await.unwrap().unwrap();
+        hand.compared().await;
+        let looking = futures_util::future::join_all((0..4).map(|_| store.look_for_restore()));
+        let (ended, looked) =
+            tokio::join!(store.end_hold(&hold, "ops", "compared", false), looking);
+        ended.unwrap();
+        assert!(looked.iter().all(Result::is_ok), "{looked:?}");
+        assert_eq!(store.hold().await.unwrap(), None, "it holds once more");
+    }
+}
+
+/// Somebody says that the database was restored once more, while another compares for the hold before.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_hold_that_was_looked_at_is_ended() {
+    let hand = Hand::new().await;
+    let store = &hand.base.store;
+    hand.accept(&request(TWO), 1).await;
+    let hold = store.begin_restored("alice", "Monday's snapshot").await.unwrap();
+    hand.base.pass(Duration::from_secs(1)).await;
+    store.begin_restored("bob", "Sunday's snapshot").await.unwrap();
+    let refused = store.end_hold(&hold, "alice", "compared", false).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::OnHold, "{refused}");
+    // No worker is to blame that the queue stands still.
+    let standing = store.standing().await.unwrap();
+    assert_eq!((standing.ready, standing.waiting), (0, 2));
+    assert_eq!(standing.oldest_ready, Duration::ZERO);
+    end_hold(store, false).await;
+    assert_eq!(store.standing().await.unwrap().ready, 2);
+    let refused = store.end_hold(&hold, "alice", "compared", false).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::NotFound, "{refused}");
+}
+
+/// What the registry shows is in the ledger when the end of the hold is broken off: the next try, and
+/// the next comparison, must not take the release for one that was not overtaken.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_overtaken_stays_so_when_the_end_is_tried_again() {
+    let hand = Hand::new().await;
+    let store = &hand.base.store;
+    let id = hand.accept(&request(TWO), 1).await;
+    hand.base.pass(Duration::from_secs(1)).await;
+    store.begin_restored("ops", "a snapshot").await.unwrap();
+    let newer = digest(3);
+    for recorded in store.to_compare(None, 100).await.unwrap() {
+        store.found(&recorded, &Found::Differs(Some(newer.clone()))).await.unwrap();
+        let seq = store.tag_seq(&recorded.repository, &recorded.tag).await.unwrap();
+        let sight = || {
+            store.record_sight(&recorded.repository, &recorded.tag, seq, Look::now(Some(&newer)))
+        };
+        assert!(sight().await.unwrap());
+        assert!(!sight().await.unwrap(), "the tag has an entry more than before the look");
+    }
+    assert_eq!(store.overtaken().await.unwrap(), [id]);
+    assert_eq!(store.compared().await.unwrap().left, 0);
+    store.compare_again().await.unwrap();
+    assert_eq!(store.compared().await.unwrap().left, 2);
+    hand.compared().await;
+    assert_eq!(store.compared().await.unwrap().same, 2);
+    assert_eq!(store.overtaken().await.unwrap(), [id]);
+}
+
+/// The reconciler writes while everything is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_with_a_newer_entry_is_compared_again() {
+    let hand = Hand::new().await;
+    let store = &hand.base.store;
+    let id = hand.accept(&request(TWO), 1).await;
+    hand.base.pass(Duration::from_secs(1)).await;
+    store.begin_restored("ops", "a snapshot").await.unwrap();
+    hand.compared().await;
+    assert_eq!(store.overtaken().await.unwrap(), Vec::<Uuid>::new());
+    // As if each had an entry more since.
+    let earlier = sqlx::query("UPDATE restore_finding SET tag_seq = tag_seq - 1");
+    earlier.execute(&hand.base.pool).await.unwrap();
+    assert_eq!(store.compared().await.unwrap().left, 2);
+    assert_eq!(store.to_compare(None, 100).await.unwrap().len(), 2);
+    assert_eq!(store.overtaken().await.unwrap(), [id]);
 }
