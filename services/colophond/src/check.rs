@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use colophon_domain::{Failure, RuleConfig, TagRules};
+use colophon_domain::{Failure, RegistryHost, RuleConfig, TagRules};
 use colophon_registry::{Registries, RegistryConfig};
 use colophon_server::{CallerConfig, Callers};
 use colophon_vault::{CredentialRule, Vault, VaultConfig};
@@ -14,7 +14,9 @@ use toml::{
 };
 
 use crate::{
-    config::{Config, DatabaseSection, LogSection, RegistrySection, ReloadSection, ServerSection},
+    config::{
+        Config, DatabaseSection, LogSection, RegistrySection, ReloadSection, ServerSection, line_of,
+    },
     live::Anonymous,
     telemetry::TelemetrySection,
 };
@@ -69,10 +71,6 @@ pub(crate) fn faults(text: &str) -> Vec<Fault> {
     faults
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
-    text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
-}
-
 struct Check<'a> {
     text: &'a str,
     table: &'a DeTable<'a>,
@@ -96,8 +94,12 @@ impl Check<'_> {
             }
         }
         self.section::<ServerSection>("server");
-        self.section::<ReloadSection>("reload");
-        self.section::<LogSection>("log");
+        if let Some(reload) = self.section::<ReloadSection>("reload") {
+            self.failed("", reload.check());
+        }
+        if let Some(log) = self.section::<LogSection>("log") {
+            self.failed("", log.check());
+        }
         if let Some(database) = self.section::<DatabaseSection>("database") {
             self.failed("", database.check());
         }
@@ -107,15 +109,13 @@ impl Check<'_> {
         if let Some(retention) = self.section::<colophon_engine::RetentionSettings>("retention") {
             self.failed("", retention.check());
         }
-        if let Some(telemetry) = self.section::<TelemetrySection>("telemetry")
-            && let Err(error) = telemetry.check()
-        {
-            self.fault("telemetry", error.to_string());
+        if let Some(telemetry) = self.section::<TelemetrySection>("telemetry") {
+            self.failed("", telemetry.check());
         }
         let vault = self.section::<VaultConfig>("vault");
         let registries = self.registry_sections();
         self.registries(vault, &registries);
-        self.rules(&registries);
+        self.rules();
         self.callers();
     }
 
@@ -217,14 +217,23 @@ impl Check<'_> {
         }
     }
 
-    fn rules(&mut self, registries: &[(usize, RegistrySection)]) {
+    /// The hosts that are named, those of registries that cannot be read otherwise, too; `None` if
+    /// one of them is no host.
+    fn hosts(&self) -> Option<Vec<RegistryHost>> {
+        let Some(value) = self.table.get("registry") else { return Some(Vec::new()) };
+        let registries = value.get_ref().as_array()?.iter();
+        registries.map(|one| one.get_ref().get("host")?.get_ref().as_str()?.parse().ok()).collect()
+    }
+
+    fn rules(&mut self) {
+        let hosts = self.hosts();
         for (index, rule) in self.sections_of::<RuleConfig>("repository") {
             let (host, before) = (rule.pattern.registry(), self.faults.len());
             self.failed_at("repository", index, TagRules::new(vec![rule]));
             // One fault of a pattern is enough.
             if self.faults.len() == before
-                && let Some(host) = host
-                && registries.iter().all(|(_, section)| section.config.host != host)
+                && let (Some(host), Some(hosts)) = (host, &hosts)
+                && !hosts.contains(&host)
             {
                 let what = Config::no_such_registry(&host);
                 self.fault(&format!("repository[{index}].pattern"), what);
@@ -347,6 +356,52 @@ grants = []
             assert!(said.iter().any(|said| said.starts_with(&begin)), "{begin}: {said:#?}");
         }
         assert_eq!(said.len(), 8, "{said:#?}");
+    }
+
+    #[test]
+    fn what_the_start_would_refuse_is_said() {
+        let text = "\
+[database]
+max_connections = 0
+[reload]
+watch_interval = '0s'
+[log]
+filter = 'info,colophon=loud'
+[telemetry]
+otlp_endpoint = 'collector:4317'
+";
+        let said = said_of(text);
+        let keys = [
+            "line 2: database.max_connections: ",
+            "line 4: reload.watch_interval: ",
+            "line 6: log.filter: ",
+            "line 8: telemetry.otlp_endpoint: ",
+        ];
+        assert_eq!(said.len(), keys.len(), "{said:#?}");
+        for (said, key) in said.iter().zip(keys) {
+            assert!(said.starts_with(key), "{said}");
+        }
+        // Each alone is refused at the start, too.
+        for section in text.split_inclusive("\n[").map(|part| part.trim_matches(['[', '\n'])) {
+            assert!(Config::parse(&format!("[{section}")).is_err(), "{section}");
+        }
+        let said = said_of("[telemetry]\nservice_name = 'a'\nsample_ratio = 2.0");
+        assert!(said[0].starts_with("line 3: telemetry.sample_ratio: "), "{said:#?}");
+    }
+
+    #[test]
+    fn a_registry_that_cannot_be_read_makes_its_rules_no_fault() {
+        let said = |host: &str| {
+            said_of(&format!(
+                "[[registry]]\nhost = {host}\nplain = 1\n[[registry]]\nhost = 'docker.io'\n\
+                 [[repository]]\npattern = 'ghcr.io/a/*'\n[[repository]]\npattern = 'quay.io/*'\n"
+            ))
+        };
+        let typing = said("'ghcr.io'");
+        assert_eq!(typing.len(), 2, "{typing:#?}");
+        assert!(typing[0].contains("plain") && typing[1].contains("quay.io"), "{typing:#?}");
+        // Nobody knows which host is meant.
+        assert_eq!(said("'ghcr io'").len(), 1);
     }
 
     #[test]

@@ -78,6 +78,17 @@ pub(crate) struct ReloadSection {
     pub(crate) watch_interval: Option<Duration>,
 }
 
+impl ReloadSection {
+    /// Refuses a pause in which nothing else would be done.
+    pub(crate) fn check(&self) -> colophon_domain::Result<()> {
+        if self.watch_interval.is_some_and(|interval| interval < Duration::from_millis(100)) {
+            let text = "reload.watch_interval must be at least 100ms";
+            return Err(Failure::invalid("reload.watch_interval", text));
+        }
+        Ok(())
+    }
+}
+
 /// `[server]`
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -131,6 +142,10 @@ impl DatabaseSection {
     /// Refuses what is given, if it is wrong. Nothing need be given, and no file is read: where the
     /// file is checked, its secrets may not be.
     pub(crate) fn check(&self) -> colophon_domain::Result<()> {
+        if self.max_connections == 0 {
+            let text = "database.max_connections must be at least 1";
+            return Err(Failure::invalid("database.max_connections", text));
+        }
         match (&self.url, &self.url_file) {
             (Some(_), Some(_)) => {
                 Err(Failure::invalid("database.url", "url and url_file exclude each other"))
@@ -259,7 +274,10 @@ impl Config {
             let line = error.span().map_or(0, |span| line_of(text, span.start));
             anyhow::anyhow!("line {line}: {}", error.message())
         })?;
+        config.database.check()?;
         config.worker.check()?;
+        config.reload.check()?;
+        config.log.check()?;
         config.telemetry.check()?;
         config.retention.check()?;
         config.check_rules()?;
@@ -307,7 +325,8 @@ impl Config {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+/// The line that a byte of a text is in.
+pub(crate) fn line_of(text: &str, offset: usize) -> usize {
     text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1
 }
 

@@ -2,6 +2,7 @@
 //! Vault write requests, and with them tokens, into their traces and spans.
 
 use anyhow::{Context, Result};
+use colophon_domain::Failure;
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer,
@@ -20,7 +21,7 @@ use crate::{
 pub(crate) fn start(section: &LogSection, telemetry: &Telemetry) -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.is_empty() => EnvFilter::try_new(filter).context("RUST_LOG")?,
-        _ => EnvFilter::try_new(&section.filter).context("log.filter")?,
+        _ => section.parsed()?,
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match section.format {
@@ -41,6 +42,20 @@ pub(crate) fn start(section: &LogSection, telemetry: &Telemetry) -> Result<()> {
         .with(lines.with_filter(Anew(filter)))
         .try_init()
         .context("logging was started twice")
+}
+
+impl LogSection {
+    /// Refuses a filter that is none.
+    pub(crate) fn check(&self) -> colophon_domain::Result<()> {
+        self.parsed().map(drop)
+    }
+
+    fn parsed(&self) -> colophon_domain::Result<EnvFilter> {
+        EnvFilter::try_new(&self.filter).map_err(|error| {
+            let text = format!("log.filter is not of the form of RUST_LOG: {error}");
+            Failure::invalid("log.filter", text)
+        })
+    }
 }
 
 /// Our own spans and events; of everybody else's only warnings and errors.

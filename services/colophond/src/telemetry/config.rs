@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use colophon_domain::{Failure, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tonic::transport::Uri;
@@ -66,35 +66,32 @@ impl Default for TelemetrySection {
 impl TelemetrySection {
     /// Refuses what cannot be meant.
     pub(crate) fn check(&self) -> Result<()> {
-        ensure!(
-            (0.0..=1.0).contains(&self.sample_ratio),
-            "telemetry.sample_ratio is {}; it must be from 0 to 1",
-            self.sample_ratio
-        );
+        let must = |holds: bool, key: &str, text: String| {
+            let key = format!("telemetry.{key}");
+            if holds { Ok(()) } else { Err(Failure::invalid(key.clone(), format!("{key} {text}"))) }
+        };
+        let ratio = self.sample_ratio;
+        let text = format!("is {ratio}; it must be from 0 to 1");
+        must((0.0..=1.0).contains(&ratio), "sample_ratio", text)?;
         let timeout = Duration::from_millis(1)..=Duration::from_mins(1);
-        ensure!(
-            timeout.contains(&self.otlp_timeout),
-            "telemetry.otlp_timeout must be from 1ms to 1m"
-        );
+        let text = "must be from 1ms to 1m".to_owned();
+        must(timeout.contains(&self.otlp_timeout), "otlp_timeout", text)?;
         let interval = Duration::from_secs(1)..=Duration::from_hours(1);
-        ensure!(
-            interval.contains(&self.metrics_interval),
-            "telemetry.metrics_interval must be from 1s to 1h"
-        );
-        ensure!(
-            self.otlp_endpoint.is_some()
-                || (self.otlp_headers_file.is_none() && self.otlp_ca_file.is_none()),
-            "telemetry.otlp_headers_file and telemetry.otlp_ca_file are for a collector; name it in \
-             telemetry.otlp_endpoint"
-        );
-        ensure!(
-            self.otlp_headers_file.is_none()
-                || self.otlp_plain_http
-                || self.otlp_endpoint.as_deref().is_none_or(is_private),
-            "telemetry.otlp_headers_file may hold secrets, and telemetry.otlp_endpoint would get them \
-             over the network without TLS; use https://, or set telemetry.otlp_plain_http = true"
-        );
-        Ok(())
+        let text = "must be from 1s to 1h".to_owned();
+        must(interval.contains(&self.metrics_interval), "metrics_interval", text)?;
+        let endpoint = self.otlp_endpoint.as_deref();
+        let text = "must be of the form http://host:4317 or https://host:4317".to_owned();
+        must(endpoint.is_none_or(|it| super::otlp::endpoint(it).is_some()), "otlp_endpoint", text)?;
+        let files =
+            [("otlp_headers_file", &self.otlp_headers_file), ("otlp_ca_file", &self.otlp_ca_file)];
+        for (key, file) in files {
+            let text = "is for a collector; name it in telemetry.otlp_endpoint".to_owned();
+            must(endpoint.is_some() || file.is_none(), key, text)?;
+        }
+        let private = self.otlp_plain_http || endpoint.is_none_or(is_private);
+        let text = "may hold secrets, and telemetry.otlp_endpoint would get them over the network \
+                    without TLS; use https://, or set telemetry.otlp_plain_http = true";
+        must(self.otlp_headers_file.is_none() || private, "otlp_headers_file", text.to_owned())
     }
 }
 
@@ -128,6 +125,21 @@ mod tests {
         assert!(refused("sample_ratio = nan").contains("telemetry.sample_ratio"));
         assert!(refused("otlp_timeout = \"0s\"").contains("telemetry.otlp_timeout"));
         assert!(refused("otlp_headers_file = \"x\"").contains("telemetry.otlp_endpoint"));
+        for endpoint in [
+            "collector:4317",
+            "https.corp.lan:4317",
+            "collector",
+            "ftp://a:1",
+            "http://localhost@collector:4317",
+            "http://",
+            "",
+        ] {
+            let said = refused(&format!("otlp_endpoint = {endpoint:?}"));
+            assert!(
+                said.contains("telemetry.otlp_endpoint must be of the form"),
+                "{endpoint}: {said}"
+            );
+        }
     }
 
     #[test]
@@ -140,9 +152,7 @@ mod tests {
             "http://10.0.0.7:4317",
             "HTTP://collector:4317",
             "http://localhost.corp.lan:4317",
-            "http://localhost@collector:4317",
             "http://127.0.0.1.corp.lan:4317",
-            "https.corp.lan:4317",
         ] {
             let text = with(open, "");
             assert!(text.contains("telemetry.otlp_plain_http"), "{open}: {text}");

@@ -75,14 +75,17 @@ pub(crate) fn metrics(
     Ok(PeriodicReader::builder(exporter).with_interval(section.metrics_interval).build())
 }
 
+/// The collector of an address, if that is of the form.
+pub(super) fn endpoint(address: &str) -> Option<Endpoint> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).ok()?;
+    let of_the_form = matches!(endpoint.uri().scheme_str(), Some("http" | "https"))
+        && endpoint.uri().authority().is_some_and(|place| !place.as_str().contains('@'));
+    of_the_form.then_some(endpoint)
+}
+
 /// A connection that is opened when it is needed, and again when it broke.
 fn channel(section: &TelemetrySection, address: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .ok()
-        .filter(|endpoint| {
-            matches!(endpoint.uri().scheme_str(), Some("http" | "https"))
-                && !endpoint.uri().authority().is_some_and(|place| place.as_str().contains('@'))
-        })
+    let endpoint = endpoint(address)
         .context("otlp_endpoint: the form is http://host:4317 or https://host:4317")?
         .user_agent(concat!("colophon/", env!("CARGO_PKG_VERSION")))?
         .connect_timeout(section.otlp_timeout)

@@ -60,7 +60,7 @@ impl Gauges {
         rhythm: Duration,
         shutdown: CancellationToken,
     ) -> Result<()> {
-        let mut tick = tokio::time::interval(rhythm / 2);
+        let mut tick = tokio::time::interval(pause(rhythm));
         while shutdown.run_until_cancelled(tick.tick()).await.is_some() {
             self.refresh().await;
         }
@@ -71,6 +71,11 @@ impl Gauges {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.as_ref().map(|(at, _)| at.elapsed())
     }
+}
+
+/// Twice for each time that it is shown, and before an answer is too old to be shown.
+fn pause(rhythm: Duration) -> Duration {
+    (rhythm / 2).min(STALE / 2)
 }
 
 fn last(seen: &Seen) -> Option<Standing> {
@@ -133,4 +138,18 @@ fn ages(meter: &Meter, seen: &Seen) {
     watch("colophon.intents.unknown.oldest", "The age of the oldest of them", |at, gauge| {
         gauge.observe(at.oldest_unknown.as_secs_f64(), &[]);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn at_every_rhythm_there_is_an_answer_that_is_young_enough() {
+        for seconds in 1..=3_600 {
+            let rhythm = Duration::from_secs(seconds);
+            // One that came late, and one that did not come at all.
+            assert!(pause(rhythm) * 2 <= STALE && pause(rhythm) < rhythm, "{rhythm:?}");
+        }
+    }
 }
