@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Error, Kept, Result, Tls,
-    home::{Home, write_secret},
+    home::{Home, write_private},
     port::Port,
     process::{Process, Signal, bound},
     tool,
@@ -255,8 +255,19 @@ impl Bao {
     /// Unseals it with the keys that it has been given, which are made the first time.
     async fn open(&mut self, kept: bool) -> Result<()> {
         let file = self.folder.path().join("keys.json");
-        let state = self.request(Method::GET, "sys/init", None).await?;
-        let keys = if state.pointer("/initialized") == Some(&Value::Bool(true)) {
+        let mut initialised = self.initialised().await?;
+        if initialised && file.try_exists().is_ok_and(|there| !there) {
+            // A first start was broken off before its keys were written. Nobody can ever open what
+            // they would, so it begins anew.
+            self.stop().await?;
+            let storage = self.folder.path().join("storage");
+            std::fs::remove_dir_all(&storage)
+                .and_then(|()| std::fs::create_dir(&storage))
+                .map_err(Error::prepare(&storage))?;
+            self.resume().await?;
+            initialised = self.initialised().await?;
+        }
+        let keys = if initialised {
             let text = std::fs::read_to_string(&file).map_err(Error::prepare(&file))?;
             serde_json::from_str(&text)
                 .map_err(|_| Error::refused(PART, format!("{} is no JSON", file.display())))?
@@ -265,7 +276,7 @@ impl Bao {
             let made = self.request(Method::PUT, "sys/init", Some(shares)).await?;
             if kept {
                 // Beside what they open: this is a server for development, not a safe.
-                write_secret(&file, &made.to_string())?;
+                write_private(&file, &made.to_string()).map_err(Error::prepare(&file))?;
             }
             made
         };
@@ -278,6 +289,11 @@ impl Bao {
             self.mount("secret", "kv", json!({ "version": "2" })).await?;
         }
         self.until_ready_for_secrets().await
+    }
+
+    async fn initialised(&self) -> Result<bool> {
+        let state = self.request(Method::GET, "sys/init", None).await?;
+        Ok(state.pointer("/initialized") == Some(&Value::Bool(true)))
     }
 
     /// KV version 2 upgrades itself after it was mounted, and refuses writes until it has.
@@ -358,6 +374,8 @@ fn text(answer: &Value, pointer: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU16, Ordering};
+
     use super::*;
 
     async fn read(bao: &Bao, token: &str, path: &str) -> (u16, Value) {
@@ -381,13 +399,43 @@ mod tests {
         assert_eq!((status, answer["data"]["data"]["username"].as_str()), (200, Some("u")));
     }
 
+    /// One that stays, on two ports below those that parallel tests reserve.
+    fn kept(folder: &Path) -> BaoOptions {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let begin = u16::try_from(std::process::id() % 500).unwrap();
+        let free =
+            |port: &u16| [*port, port + 1].iter().all(|port| Port::claim(PART, *port).is_ok());
+        // Each is looked at once, so that no two tests of this process have the same.
+        let port = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed))
+            .take_while(|step| *step < 500)
+            .map(|step| 19_000 + (begin + step) % 500 * 2)
+            .find(free)
+            .unwrap();
+        let kept = Kept { folder: folder.join("bao"), port };
+        BaoOptions { kept: Some(kept), ..BaoOptions::default() }
+    }
+
+    #[tokio::test]
+    async fn a_kept_one_whose_keys_were_never_written_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = kept(folder.path());
+        let bao = Bao::start(options.clone()).await.unwrap();
+        bao.put_secret("one", json!({ "username": "u" })).await.unwrap();
+        drop(bao);
+        std::fs::remove_file(folder.path().join("bao/keys.json")).unwrap();
+        let bao = Bao::start(options.clone()).await.unwrap();
+        let root = bao.root_token().expose_secret().to_owned();
+        assert_eq!(read(&bao, &root, "secret/data/one").await.0, 404);
+        bao.put_secret("two", json!({ "username": "u" })).await.unwrap();
+        drop(bao);
+        let bao = Bao::start(options).await.unwrap();
+        assert_eq!(read(&bao, &root, "secret/data/two").await.0, 200);
+    }
+
     #[tokio::test]
     async fn a_kept_one_comes_back_with_its_secrets() {
         let folder = tempfile::tempdir().unwrap();
-        // Below those that parallel tests reserve, and with its neighbour.
-        let port = 19_000 + u16::try_from(std::process::id() % 400).unwrap() * 2;
-        let kept = Kept { folder: folder.path().join("bao"), port };
-        let options = BaoOptions { kept: Some(kept), ..BaoOptions::default() };
+        let options = kept(folder.path());
         let bao = Bao::start(options.clone()).await.unwrap();
         bao.put_secret("one", json!({ "username": "u" })).await.unwrap();
         drop(bao);

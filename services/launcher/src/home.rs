@@ -1,8 +1,9 @@
 //! Where a part lives: in a temporary folder that goes with it, or in a folder that stays.
 
 use std::{
-    fs::{DirBuilder, Permissions},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fs::{self, DirBuilder, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -39,9 +40,9 @@ impl Home {
     /// A folder that stays; only its owner may look into it. The log begins anew with each start.
     pub(crate) fn kept(folder: &Path) -> Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.and_then(|()| std::fs::set_permissions(folder, Permissions::from_mode(0o700)))
+        made.and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o700)))
             .map_err(Error::prepare(folder))?;
-        let _none_yet = std::fs::remove_file(folder.join("log"));
+        let _none_yet = fs::remove_file(folder.join("log"));
         Ok(Self::Kept(folder.to_owned()))
     }
 
@@ -59,16 +60,37 @@ impl Home {
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
-pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+///
+/// # Errors
+/// The operating system's, of that file or of the draft beside it.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let draft = path.with_extension("draft");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&draft)
-        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&draft, path))
-        .map_err(Error::prepare(path))
+    // One that a broken-off start has left may have another mode.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_for_its_owner_only_whatever_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        for open in [folder.path().join("keys.draft"), path.clone()] {
+            fs::write(&open, "before, and longer").unwrap();
+            fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+        }
+        write_private(&path, "after").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }

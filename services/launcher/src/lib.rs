@@ -16,6 +16,6 @@ pub mod tool;
 
 pub use bao::{AppRole, Bao, BaoOptions, Role};
 pub use error::{Error, Result};
-pub use home::Kept;
+pub use home::{Kept, write_private};
 pub use postgres::{Postgres, PostgresOptions};
 pub use registry::{Login, Registry, RegistryAuth, RegistryOptions, Tls};

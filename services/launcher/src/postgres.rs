@@ -3,6 +3,7 @@
 
 use std::{
     fs::{DirBuilder, Permissions},
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::Command,
@@ -196,7 +197,13 @@ impl Postgres {
         if !processes.flatten().any(|entry| inside(&entry)) {
             let socket_lock = self.socket_folder().join(".s.PGSQL.5432.lock");
             for file in [pid_file, &socket_lock] {
-                std::fs::remove_file(file).map_err(Error::prepare(file))?;
+                match std::fs::remove_file(file) {
+                    // It may have been killed before it made the second.
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(Error::prepare(file)(error));
+                    }
+                    _ => {}
+                }
             }
         }
         Ok(())
@@ -376,6 +383,24 @@ mod tests {
         assert_eq!(postgres.sql("postgres", "SELECT n FROM t").await.unwrap().trim(), "7");
         drop(postgres);
         assert!(kept.join("data").exists());
+    }
+
+    #[tokio::test]
+    async fn one_that_was_killed_before_it_had_a_socket_is_forgotten() {
+        let mut postgres = Postgres::start(PostgresOptions::default()).await.unwrap();
+        postgres.stop().await.unwrap();
+        // Nobody reaps it until the end of the test.
+        let mut dead = Command::new("true").spawn().unwrap();
+        let stat = format!("/proc/{}/stat", dead.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") Z ") {
+            tokio::task::yield_now().await;
+        }
+        let pid_file = postgres.data().join("postmaster.pid");
+        std::fs::write(&pid_file, format!("{}\n", dead.id())).unwrap();
+        assert!(!postgres.socket_folder().join(".s.PGSQL.5432.lock").exists());
+        postgres.resume().await.unwrap();
+        assert_eq!(postgres.sql("postgres", "SELECT 7").await.unwrap().trim(), "7");
+        dead.wait().unwrap();
     }
 
     #[test]

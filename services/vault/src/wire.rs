@@ -75,15 +75,10 @@ impl Wire {
     ) -> Result<Fields, Refusal> {
         let client = self.client(Some(token), place.namespace.as_deref());
         let (mount, path) = (place.mount.as_str(), place.path.as_str());
-        let fields = match place.kv_version {
-            KvVersion::One => {
-                kv1::get(&client, mount, path).with_subscriber(NoSubscriber::new()).await
-            }
-            KvVersion::Two => {
-                kv2::read(&client, mount, path).with_subscriber(NoSubscriber::new()).await
-            }
-        };
-        fields.map_err(refusal)
+        match place.kv_version {
+            KvVersion::One => answer(kv1::get(&client, mount, path)).await,
+            KvVersion::Two => answer(kv2::read(&client, mount, path)).await,
+        }
     }
 
     /// Logs in with a role id and a secret id.
@@ -94,10 +89,7 @@ impl Wire {
         secret_id: &SecretString,
     ) -> Result<AuthInfo, Refusal> {
         let client = self.client(None, self.namespace());
-        approle::login(&client, mount.as_str(), role_id, secret_id.expose_secret())
-            .with_subscriber(NoSubscriber::new())
-            .await
-            .map_err(refusal)
+        answer(approle::login(&client, mount.as_str(), role_id, secret_id.expose_secret())).await
     }
 
     /// Logs in with the token of a service account.
@@ -108,10 +100,7 @@ impl Wire {
         jwt: &SecretString,
     ) -> Result<AuthInfo, Refusal> {
         let client = self.client(None, self.namespace());
-        kubernetes::login(&client, mount.as_str(), role, jwt.expose_secret())
-            .with_subscriber(NoSubscriber::new())
-            .await
-            .map_err(refusal)
+        answer(kubernetes::login(&client, mount.as_str(), role, jwt.expose_secret())).await
     }
 
     /// Logs in with a token of an issuer that Vault trusts.
@@ -122,10 +111,8 @@ impl Wire {
         jwt: &SecretString,
     ) -> Result<AuthInfo, Refusal> {
         let client = self.client(None, self.namespace());
-        oidc::login(&client, mount.as_str(), jwt.expose_secret(), Some(role.to_owned()))
-            .with_subscriber(NoSubscriber::new())
-            .await
-            .map_err(refusal)
+        let role = Some(role.to_owned());
+        answer(oidc::login(&client, mount.as_str(), jwt.expose_secret(), role)).await
     }
 
     /// Asks what a token is good for.
@@ -134,13 +121,13 @@ impl Wire {
         token: &SecretString,
     ) -> Result<LookupTokenResponse, Refusal> {
         let client = self.client(Some(token), self.namespace());
-        token::lookup_self(&client).with_subscriber(NoSubscriber::new()).await.map_err(refusal)
+        answer(token::lookup_self(&client)).await
     }
 
     /// Lengthens the life of a token.
     pub(crate) async fn renew(&self, token: &SecretString) -> Result<AuthInfo, Refusal> {
         let client = self.client(Some(token), self.namespace());
-        token::renew_self(&client, None).with_subscriber(NoSubscriber::new()).await.map_err(refusal)
+        answer(token::renew_self(&client, None)).await
     }
 
     /// Asks how Vault is; needs no token.
@@ -165,8 +152,7 @@ impl Wire {
     }
 
     /// A vaultrs client for one request. It keeps the token as a plain `String`, so it does not
-    /// live longer than that. Each call on it runs without a subscriber: vaultrs logs every
-    /// refusal as an error of its own, and a failure is logged once, where it is handled.
+    /// live longer than that.
     fn client(&self, token: Option<&SecretString>, namespace: Option<&str>) -> VaultClient {
         let config = &self.config;
         let settings = VaultClientSettings {
@@ -190,6 +176,12 @@ impl Wire {
         let http = RustifyClient::new(config.address.as_str(), self.http.client(config));
         VaultClient { http, middle, settings }
     }
+}
+
+/// What Vault says to one call, made without a subscriber: vaultrs logs every refusal as an error of
+/// its own, and a failure is logged once, where it is handled.
+async fn answer<T>(call: impl Future<Output = Result<T, ClientError>>) -> Result<T, Refusal> {
+    call.with_subscriber(NoSubscriber::new()).await.map_err(refusal)
 }
 
 /// Reduces an error of vaultrs to what may be kept of it.
