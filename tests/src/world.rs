@@ -194,18 +194,23 @@ impl World {
 
     /// Runs a command of `colophond` that ends by itself, on the configuration as it is now.
     pub async fn service<S: AsRef<str>>(&mut self, arguments: &[S]) -> Result<CliOutput> {
+        let mut command = self.service_command(arguments)?;
+        let output = command.output().await.context("running colophond")?;
+        Ok(CliOutput::of(&output))
+    }
+
+    /// The command behind [`service`](Self::service).
+    pub fn service_command<S: AsRef<str>>(&mut self, arguments: &[S]) -> Result<Command> {
         let (config, _) = self.prepare("command")?;
-        let output = Command::new(wait::binary("colophond")?)
+        let mut command = Command::new(wait::binary("colophond")?);
+        command
             .env_clear()
             .arg("-c")
             .arg(config)
             .args(arguments.iter().map(AsRef::as_ref))
             .stdin(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .context("running colophond")?;
-        Ok(CliOutput::of(&output))
+            .kill_on_drop(true);
+        Ok(command)
     }
 
     /// What `pg_dump` makes of the database.

@@ -4,6 +4,8 @@ use anyhow::Result;
 use clap::Args;
 use colophon_engine::{Compared, Engine, Finding, Found, Resume};
 
+use crate::say;
+
 /// Who does something, and why; both are recorded.
 #[derive(Args)]
 pub(crate) struct Words {
@@ -48,36 +50,37 @@ pub(crate) async fn begin(engine: &Engine, args: &HoldArgs) -> Result<()> {
     } else {
         engine.begin_hold(by, reason).await?
     };
-    if hold.restored {
-        println!(
-            "the service is on hold after a restore; `colophond restore-check` compares, and \
-             `colophond resume` ends it"
-        );
+    say(if hold.restored {
+        "the service is on hold after a restore; `colophond restore-check` compares, and \
+         `colophond resume` ends it"
     } else {
-        println!("the service is on hold; `colophond resume` ends it");
-    }
-    Ok(())
+        "the service is on hold; `colophond resume` ends it"
+    })
 }
 
 /// Compares the ledger with the registries and prints what differs; true if everything is as
 /// recorded.
 pub(crate) async fn compare(engine: &Engine, again: bool) -> Result<bool> {
     match engine.hold().await? {
-        Some(hold) => println!("on hold since {} by {}: {}", hold.since, hold.by, hold.reason),
-        None => println!("not on hold"),
+        Some(hold) => {
+            say(format_args!("on hold since {} by {}: {}", hold.since, hold.by, hold.reason))?;
+        }
+        None => say("not on hold")?,
     }
     let compared = engine.compare(again).await?;
     let mut after: Option<Finding> = None;
     loop {
         let page = engine.findings(after.as_ref()).await?;
         for finding in &page {
-            println!("{}", line(finding));
+            say(line(finding))?;
         }
         let Some(last) = page.into_iter().last() else { break };
         after = Some(last);
     }
     let Compared { same, differ, unreachable, left } = compared;
-    println!("{same} tags as recorded, {differ} differ, {unreachable} not reachable, {left} left");
+    say(format_args!(
+        "{same} tags as recorded, {differ} differ, {unreachable} not reachable, {left} left"
+    ))?;
     Ok(differ + unreachable + left == 0)
 }
 
@@ -109,18 +112,17 @@ pub(crate) async fn resume(engine: &Engine, args: &ResumeArgs) -> Result<()> {
         })
         .await?;
     for id in &resumed.cancelled {
-        println!("CANCELLED    {id}");
+        say(format_args!("CANCELLED    {id}"))?;
     }
     for id in &resumed.going_on {
-        println!("GOES ON      {id}");
+        say(format_args!("GOES ON      {id}"))?;
     }
-    println!(
+    say(format_args!(
         "the service goes on: {} tags recorded as they are served, {} to be seen later, \
          {} releases cancelled, {} from before go on",
         resumed.recorded,
         resumed.unseen,
         resumed.cancelled.len(),
         resumed.going_on.len()
-    );
-    Ok(())
+    ))
 }

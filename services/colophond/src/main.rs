@@ -14,8 +14,10 @@ mod service;
 mod telemetry;
 
 use std::{
-    io::Write as _,
+    fmt,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +27,11 @@ use colophon_domain::Failure;
 use colophon_server::new_token;
 use secrecy::ExposeSecret;
 
-use crate::{config::Config, service::Parts, telemetry::Telemetry};
+use crate::{
+    config::Config,
+    service::{Parts, StopSignal},
+    telemetry::Telemetry,
+};
 
 /// Colophon, the publishing service for container images.
 #[derive(Parser)]
@@ -98,13 +104,16 @@ enum ConfigCommand {
 /// How `restore-check` ends where something is not as recorded.
 const DIFFERS: u8 = 3;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args = Args::parse();
-    match &args.command {
-        Command::NewToken => return print_token(),
-        Command::Completions { shell } => return print_completions(*shell),
-        Command::Man { out } => return write_pages(out),
-        _ => {}
+    let done = match &args.command {
+        Command::NewToken => Some(print_token()),
+        Command::Completions { shell } => Some(print_completions(*shell)),
+        Command::Man { out } => Some(write_pages(out)),
+        _ => None,
+    };
+    if let Some(done) = done {
+        return done.map(|()| ExitCode::SUCCESS);
     }
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
@@ -114,10 +123,11 @@ fn main() -> Result<()> {
         .build()
         .context("the runtime cannot be started")?;
     if let Command::Dev(args) = args.command {
-        return runtime.block_on(dev::run(args));
+        return runtime.block_on(dev::run(args)).map(|()| ExitCode::SUCCESS);
     }
     if let Command::Config { command } = args.command {
-        return runtime.block_on(look_at_config(command, &args.config));
+        let looked = runtime.block_on(look_at_config(command, &args.config));
+        return looked.map(|()| ExitCode::SUCCESS);
     }
     let config = Config::read(&args.config).map_err(with_key)?;
     runtime.block_on(run(args.command, &args.config, config))
@@ -132,7 +142,17 @@ pub(crate) fn with_key(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-async fn run(command: Command, path: &Path, config: Config) -> Result<()> {
+/// Prints a line. A reader who has gone away is no reason to stop.
+pub(crate) fn say(line: impl fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("standard output cannot be written to")
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn run(command: Command, path: &Path, config: Config) -> Result<ExitCode> {
     let telemetry = Telemetry::start(&config.telemetry, &service::worker_name())?;
     logging::start(&config.log, &telemetry)?;
     let result = work(command, path, config, &telemetry).await;
@@ -140,27 +160,43 @@ async fn run(command: Command, path: &Path, config: Config) -> Result<()> {
     result
 }
 
-async fn work(command: Command, path: &Path, config: Config, telemetry: &Telemetry) -> Result<()> {
+async fn work(
+    command: Command,
+    path: &Path,
+    config: Config,
+    telemetry: &Telemetry,
+) -> Result<ExitCode> {
     let parts = Parts::build(config).map_err(with_key)?;
     match command {
-        Command::Serve => parts.run(path, true, false, telemetry).await,
-        Command::Work => parts.run(path, false, true, telemetry).await,
-        Command::Run => parts.run(path, true, true, telemetry).await,
-        Command::Hold(args) => hold::begin(parts.engine(), &args).await,
-        Command::RestoreCheck { again } => {
-            if !hold::compare(parts.engine(), again).await? {
-                std::process::exit(i32::from(DIFFERS));
+        Command::Serve => parts.run(path, true, false, telemetry, StopSignal::new()?).await?,
+        Command::Work => parts.run(path, false, true, telemetry, StopSignal::new()?).await?,
+        Command::Run => parts.run(path, true, true, telemetry, StopSignal::new()?).await?,
+        Command::Hold(args) => {
+            // A backup may be older than holds are. If its schema cannot be brought up to date, most
+            // likely it is a newer version's: it can be held by this one all the same.
+            if let Err(error) = parts.migrate().await {
+                tracing::warn!(error = format!("{error:#}"), "the schema was left as it is");
             }
-            Ok(())
+            hold::begin(parts.engine(), &args).await?;
         }
-        Command::Resume(args) => hold::resume(parts.engine(), &args).await,
-        Command::Migrate => parts.migrate().await,
+        Command::RestoreCheck { again } => {
+            parts.migrate().await?;
+            if !hold::compare(parts.engine(), again).await? {
+                return Ok(ExitCode::from(DIFFERS));
+            }
+        }
+        Command::Resume(args) => {
+            parts.migrate().await?;
+            hold::resume(parts.engine(), &args).await?;
+        }
+        Command::Migrate => parts.migrate().await?,
         Command::NewToken
         | Command::Dev(_)
         | Command::Config { .. }
         | Command::Completions { .. }
-        | Command::Man { .. } => Ok(()),
+        | Command::Man { .. } => {}
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print_completions(shell: Shell) -> Result<()> {
@@ -173,14 +209,12 @@ fn write_pages(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(Args::command(), folder))
         .with_context(|| format!("{} cannot be written to", folder.display()))?;
-    println!("the manual pages are in {}", folder.display());
-    Ok(())
+    say(format_args!("the manual pages are in {}", folder.display()))
 }
 
 async fn look_at_config(command: ConfigCommand, path: &Path) -> Result<()> {
     let ConfigCommand::Check { online } = command else {
-        println!("{}", serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
-        return Ok(());
+        return say(serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
     };
     let text = Config::text(path)?;
     let faults = check::faults(&text);
@@ -190,7 +224,7 @@ async fn look_at_config(command: ConfigCommand, path: &Path) -> Result<()> {
     if !faults.is_empty() {
         bail!("the configuration has errors: {}", faults.len());
     }
-    println!("the configuration is good");
+    say("the configuration is good")?;
     if online {
         Parts::build(Config::parse(&text)?).map_err(with_key)?.look().await?;
     }
@@ -199,10 +233,9 @@ async fn look_at_config(command: ConfigCommand, path: &Path) -> Result<()> {
 
 fn print_token() -> Result<()> {
     let (token, hash) = new_token()?;
-    println!("# The token, shown this once:\n# {}", token.expose_secret());
-    println!("[[caller]]\nname = \"\"\ntoken_sha256 = \"{hash}\"");
-    println!("grants = [{{ repositories = [\"ghcr.io/acme/*\"], actions = [\"read\"] }}]");
-    Ok(())
+    say(format_args!("# The token, shown this once:\n# {}", token.expose_secret()))?;
+    say(format_args!("[[caller]]\nname = \"\"\ntoken_sha256 = \"{hash}\""))?;
+    say("grants = [{ repositories = [\"ghcr.io/acme/*\"], actions = [\"read\"] }]")
 }
 
 #[cfg(test)]

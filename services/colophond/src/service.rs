@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use colophon_domain::{Clock, Reason, SystemClock, SystemEntropy};
 use colophon_engine::{Engine, Worker};
+use colophon_launcher::write_private;
 use colophon_server::{ConnectionLimits, Probe, Router, ServerSettings};
 use colophon_store::Store;
 use secrecy::ExposeSecret;
@@ -25,6 +26,7 @@ use crate::{
     live::{Fresh, Live},
     releases::Service,
     reload::Reload,
+    say,
     telemetry::{Gauges, Telemetry},
 };
 
@@ -84,9 +86,9 @@ impl Parts {
         let mut away = 0;
         for part in self.live.parts() {
             match part.look.await {
-                Ok(()) => println!("{}: ok", part.name),
+                Ok(()) => say(format_args!("{}: ok", part.name))?,
                 Err(failure) => {
-                    println!("{}: {failure}", part.name);
+                    say(format_args!("{}: {failure}", part.name))?;
                     away += 1;
                 }
             }
@@ -103,22 +105,22 @@ impl Parts {
     }
 
     /// Brings the schema up to date.
-    pub(crate) async fn migrate(self) -> Result<()> {
+    pub(crate) async fn migrate(&self) -> Result<()> {
         self.store.migrate().await?;
         tracing::info!("the schema is up to date");
         Ok(())
     }
 
-    /// Runs the API, the worker, or both, until SIGTERM or SIGINT. On SIGHUP the file at `path` is
-    /// read again.
+    /// Runs the API, the worker, or both, until told to stop. On SIGHUP the file at `path` is read
+    /// again.
     pub(crate) async fn run(
         self,
         path: &Path,
         serve: bool,
         work: bool,
         telemetry: &Telemetry,
+        mut stop: StopSignal,
     ) -> Result<()> {
-        let stop = StopSignal::new()?;
         let mut serving = Serving::default();
         let (path, text) = (path.to_owned(), self.source.clone());
         let reload = Reload::new(path, self.live.clone(), self.watch_interval, text)?;
@@ -146,7 +148,10 @@ impl Parts {
             serving.probes(listener, router, serving.worked.clone());
         }
         let api = if serve { Some(bind("server.listen", self.listen, None).await?) } else { None };
-        self.migrate_at_last(api.as_ref(), serving).await?;
+        tokio::select! {
+            migrated = self.migrate_at_last() => migrated?,
+            ended = self.answer_meanwhile(api.as_ref(), serving) => ended?,
+        }
         if let Some(hold) = self.live.engine.look_for_restore().await? {
             tracing::warn!(by = hold.by, reason = hold.reason, "the service is on hold");
         }
@@ -188,17 +193,12 @@ impl Parts {
         Ok(())
     }
 
-    /// Brings the schema up to date as soon as the database is there; meanwhile only probes are
-    /// answered at the address of the API.
-    async fn migrate_at_last(
-        &self,
-        api: Option<&StdListener>,
-        serving: &mut Serving,
-    ) -> Result<()> {
-        let (mut said, mut probes) = (false, None);
+    /// Brings the schema up to date as soon as the database is there.
+    async fn migrate_at_last(&self) -> Result<()> {
+        let mut said = false;
         loop {
             let failure = match self.store.migrate().await {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
                 Err(failure) if failure.reason() != Reason::DatabaseUnavailable => {
                     return Err(failure.into());
                 }
@@ -207,17 +207,17 @@ impl Parts {
             if !said {
                 tracing::warn!(%failure, "waiting for the database");
                 said = true;
-                if let Some(api) = api {
-                    let router = self.probes(colophon_server::starting, serving);
-                    let migrated = serving.stopping.child_token();
-                    probes = Some(migrated.clone().drop_guard());
-                    serving.probes(api.try_clone()?, router, migrated);
-                }
             }
             tokio::time::sleep(DATABASE_PAUSE).await;
         }
-        drop(probes);
-        Ok(())
+    }
+
+    /// Answers only probes at the address of the API, until this is dropped: a migration may take
+    /// longer than those who probe are patient.
+    async fn answer_meanwhile(&self, api: Option<&StdListener>, serving: &Serving) -> Result<()> {
+        let Some(api) = api else { return std::future::pending().await };
+        let router = self.probes(colophon_server::starting, serving);
+        answer_probes(api.try_clone()?, router, CancellationToken::new()).await
     }
 
     /// gRPC and REST, and the hints to other processes that there is work.
@@ -244,7 +244,7 @@ impl Parts {
             Ok(())
         });
         if let Some(file) = &self.address_file {
-            write_whole(file, &address.to_string())?;
+            write_address(file, address)?;
         }
         Ok(())
     }
@@ -273,13 +273,7 @@ struct Serving {
 impl Serving {
     /// Answers probes until a token says so.
     fn probes(&mut self, listener: StdListener, router: Router, until: CancellationToken) {
-        // Nobody's work depends on a probe: none holds up the end.
-        let limits = ConnectionLimits { grace: Duration::ZERO, ..ConnectionLimits::default() };
-        self.probes.spawn(async move {
-            let listener = TcpListener::from_std(listener)?;
-            let until = async move { until.cancelled().await };
-            Ok(colophon_server::serve_within(limits, listener, router, until).await?)
-        });
+        self.probes.spawn(answer_probes(listener, router, until));
     }
 
     /// Lets calls and jobs end, then the probes.
@@ -291,6 +285,18 @@ impl Serving {
     }
 }
 
+async fn answer_probes(
+    listener: StdListener,
+    router: Router,
+    until: CancellationToken,
+) -> Result<()> {
+    // Nobody's work depends on a probe: none holds up the end.
+    let limits = ConnectionLimits { grace: Duration::ZERO, ..ConnectionLimits::default() };
+    let listener = TcpListener::from_std(listener)?;
+    let until = async move { until.cancelled().await };
+    Ok(colophon_server::serve_within(limits, listener, router, until).await?)
+}
+
 /// Binds an address of the configuration, and writes down which one it has become.
 async fn bind(key: &str, listen: SocketAddr, file: Option<&Path>) -> Result<StdListener> {
     let listener = TcpListener::bind(listen)
@@ -298,30 +304,26 @@ async fn bind(key: &str, listen: SocketAddr, file: Option<&Path>) -> Result<StdL
         .with_context(|| format!("{key} {listen} cannot be bound"))?
         .into_std()?;
     if let Some(file) = file {
-        write_whole(file, &listener.local_addr()?.to_string())?;
+        write_address(file, listener.local_addr()?)?;
     }
     Ok(listener)
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub(crate) async fn stop_signal() -> Result<()> {
-    StopSignal::new()?.arrives().await;
-    Ok(())
-}
-
-/// The signals that end the process in order; they are caught from the beginning on.
-struct StopSignal {
+/// The signals that end the process in order, SIGTERM and SIGINT. They are caught from the first of
+/// these on, so a process has only one: what arrives while nobody waits is not lost.
+pub(crate) struct StopSignal {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignal {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn arrives(mut self) {
+    /// Waits for one.
+    pub(crate) async fn arrives(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -336,10 +338,28 @@ pub(crate) fn worker_name() -> String {
     format!("{}/{}", if host.is_empty() { "worker" } else { host }, std::process::id())
 }
 
-/// Writes a file so that a reader sees all of it or nothing.
-fn write_whole(path: &Path, text: &str) -> Result<()> {
-    let draft = path.with_extension("draft");
-    std::fs::write(&draft, text)
-        .and_then(|()| std::fs::rename(&draft, path))
-        .with_context(|| format!("the address file {} cannot be written", path.display()))
+fn write_address(file: &Path, address: SocketAddr) -> Result<()> {
+    write_private(file, &address.to_string())
+        .with_context(|| format!("the address file {} cannot be written", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_arrives_while_nobody_waits_is_not_lost() {
+        let mut stop = StopSignal::new().unwrap();
+        for signal in [Signal::TERM, Signal::INT] {
+            tokio::select! {
+                biased;
+                () = stop.arrives() => panic!("nobody has sent one"),
+                () = std::future::ready(()) => {}
+            }
+            kill_process(getpid(), signal).unwrap();
+            tokio::time::timeout(Duration::from_mins(1), stop.arrives()).await.unwrap();
+        }
+    }
 }

@@ -9,7 +9,7 @@ use axum::{
     extract::State,
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use colophon_domain::{Clock, Entropy, Failure, Reason, Result, Retry, SystemEntropy};
 use futures_util::{Stream, stream};
@@ -60,7 +60,13 @@ pub fn starting(
         let pause = Retry::Wait(Duration::from_secs(1));
         Refusal::from(Failure::new(Reason::DatabaseUnavailable, text).retry(pause))
     };
-    finished(routes(Readiness::new(probe, clock, max_age)).fallback(not_yet), stopping)
+    // A schema that is not up to date yet is nothing that the parts know of.
+    let ready = move |readiness: State<Readiness>, extensions: Extensions| async move {
+        let answer = ready(readiness, extensions).await;
+        if answer.status().is_success() { not_yet().await.into_response() } else { answer }
+    };
+    let routes = routes_with(get(ready), Readiness::new(probe, clock, max_age));
+    finished(routes.fallback(not_yet), stopping)
 }
 
 fn finished(routes: Router, stopping: CancellationToken) -> Router {
@@ -73,11 +79,15 @@ fn finished(routes: Router, stopping: CancellationToken) -> Router {
 
 /// `/livez`, `/healthz` and `/readyz`.
 pub(crate) fn routes(readiness: Readiness) -> Router {
+    routes_with(get(ready), readiness)
+}
+
+fn routes_with(ready: MethodRouter<Readiness>, readiness: Readiness) -> Router {
     let alive = || get(|| async { Json(json!({ "status": "ok" })) });
     Router::new()
         .route("/livez", alive())
         .route("/healthz", alive())
-        .route("/readyz", get(ready))
+        .route("/readyz", ready)
         .with_state(readiness)
 }
 

@@ -13,6 +13,7 @@ use colophon_testkit::{
     launcher::process::{Process, Signal, bound},
     wait::{binary, wait_until},
 };
+use colophon_tests::World;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -45,10 +46,15 @@ impl Dev {
 }
 
 async fn launch(path: &str, arguments: &[&str], folder: &Path, log: &str) -> Process {
+    let command = command(path, arguments, folder);
+    Process::spawn("colophond dev", command, &folder.join(log)).await.unwrap()
+}
+
+fn command(path: &str, arguments: &[&str], folder: &Path) -> Command {
     let mut command = bound(binary("colophond").unwrap()).unwrap();
     command.env_clear().env("PATH", path).env("TMPDIR", folder).current_dir(folder);
     command.arg("dev").args(["--listen", "127.0.0.1:0"]).args(arguments);
-    Process::spawn("colophond dev", command, &folder.join(log)).await.unwrap()
+    command
 }
 
 /// The machine's `PATH`, with `OpenBao` where `make setup` puts it.
@@ -185,13 +191,14 @@ async fn no_process_is_left_when_it_is_killed() {
 
 #[tokio::test]
 async fn a_kept_folder_comes_back_as_it_was_and_serves_one_at_a_time() {
-    let mut dev = Dev::start(&whole_path(), &["--folder", "kept"]).await;
+    // The screen's commands are for a shell.
+    let again = ["--folder", "what's kept"];
+    let mut dev = Dev::start(&whole_path(), &again).await;
     let screen = dev.screen().await;
     let history = "colophon history \"$TAG\" --output json | jq -r '.moves[].newDigest'";
     let history = format!("TAG={}/hello:latest\n{history}", part(&screen, "production"));
     let before = shell(&screen, &history);
     assert!(before.starts_with("sha256:"), "{before}");
-    let again = ["--folder", "kept"];
     let mut second = launch(&whole_path(), &again, dev.folder.path(), "second.log").await;
     assert_eq!(second.wait(PATIENCE).await.unwrap().code(), Some(1));
     assert!(second.log().contains("another `colophond dev` uses"), "{}", second.log());
@@ -203,6 +210,24 @@ async fn a_kept_folder_comes_back_as_it_was_and_serves_one_at_a_time() {
     let screen = dev.screen().await;
     assert_eq!(shell(&screen, &history), before, "the same ledger, registry and token");
     assert!(dev.process.stop(Signal::TERM, PATIENCE).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn two_folders_on_one_database_have_an_example_each() {
+    let world = World::new().await.unwrap();
+    for _ in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = command(&whole_path(), &["--ephemeral"], folder.path());
+        command.env("COLOPHON_DEV_DATABASE_URL", world.database().url());
+        let log = folder.path().join("log");
+        let process = Process::spawn("colophond dev", command, &log).await.unwrap();
+        let mut dev = Dev { process, folder };
+        let screen = dev.screen().await;
+        let tag = format!("{}/hello:latest", part(&screen, "production"));
+        let history = shell(&screen, &format!("colophon history {tag}"));
+        assert!(history.contains("the example of colophond dev"), "{history}");
+        assert!(dev.process.stop(Signal::TERM, PATIENCE).await.unwrap().success());
+    }
 }
 
 #[tokio::test]

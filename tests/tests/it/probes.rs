@@ -1,6 +1,10 @@
 //! What probes are told of PostgreSQL and Vault, by a server and by a worker, while those are away.
 
-use colophon_testkit::{image::ImageSpec, launcher::PostgresOptions, wait::wait_until};
+use colophon_testkit::{
+    image::ImageSpec,
+    launcher::{PostgresOptions, port::Port},
+    wait::{self, wait_until},
+};
 use colophon_tests::{Node, PATIENCE, SiteOptions, World};
 use serde_json::Value;
 
@@ -55,6 +59,37 @@ async fn a_process_waits_for_a_database_that_is_away_at_its_start() {
     world.database().server().lock().await.resume().await.unwrap();
     starting.process().until_log("serving gRPC and REST", PATIENCE).await.unwrap();
     becomes(&starting, true, 200, "ok").await;
+}
+
+/// A migration may take longer than those who probe are patient.
+#[tokio::test]
+async fn while_the_schema_is_brought_up_to_date_a_server_lives_and_is_not_ready() {
+    let mut world = World::new().await.unwrap();
+    world.serve().await.unwrap().stop().await.unwrap();
+    let mut migrating = world.database().pool().begin().await.unwrap();
+    sqlx::query("LOCK TABLE _sqlx_migrations").execute(&mut *migrating).await.unwrap();
+    let port = Port::reserve().unwrap();
+    let config = world.config(world.folder()).replacen("127.0.0.1:0", &port.address(), 1);
+    let (file, log) = (world.folder().join("own.toml"), world.folder().join("own.log"));
+    std::fs::write(&file, config).unwrap();
+    let arguments = ["-c", file.to_str().unwrap(), "serve"];
+    let _server = wait::start("colophond", arguments, &[], &log).await.unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+    let becomes = async |path: &str, status: u16, word: &str| {
+        let seen = async || {
+            let answer = http.get(format!("http://{}{path}", port.address())).send().await.ok()?;
+            let got = answer.status().as_u16();
+            let body = answer.text().await.ok()?;
+            (got == status && body.contains(word)).then_some(())
+        };
+        wait_until(&format!("{path}: {status} {word}"), PATIENCE, seen).await.unwrap();
+    };
+    becomes("/livez", 200, "ok").await;
+    becomes("/readyz", 503, "is starting").await;
+    becomes("/v1/freezes", 503, "is starting").await;
+    migrating.rollback().await.unwrap();
+    becomes("/readyz", 200, "ok").await;
+    becomes("/v1/freezes", 401, "").await;
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The database is restored from a dump that is older than what the registries show: the service
 //! starts on hold, and an old queue moves no tag back.
 
-use colophon_testkit::{image::ImageSpec, wait::wait_until};
+use std::path::Path;
+
+use colophon_testkit::{collector::Collector, image::ImageSpec, wait::wait_until};
 use colophon_tests::{Client, PATIENCE, Site, SiteOptions, World};
 
 use crate::{
@@ -186,6 +188,63 @@ async fn an_operator_may_hold_everything_by_hand() {
     assert_eq!(state(&client.wait_end(&id).await.unwrap()), "SUCCEEDED");
     let twice = world.service(&["resume", "--reason", "again"]).await.unwrap();
     assert!(twice.err.contains("not on hold"), "{twice:?}");
+}
+
+/// The schema of the backup does not know of holds yet; and later, one that this version does not know.
+#[tokio::test]
+async fn a_database_of_another_version_can_be_held_before_anything_is_started() {
+    let mut world = World::new().await.unwrap();
+    let pool = world.database().pool().clone();
+    let before = tempfile::tempdir().unwrap();
+    let migrations = Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
+    for file in std::fs::read_dir(migrations).unwrap().flatten() {
+        if *file.file_name() < *"0009" {
+            std::fs::copy(file.path(), before.path().join(file.file_name())).unwrap();
+        }
+    }
+    let before = sqlx::migrate::Migrator::new(before.path()).await.unwrap();
+    assert_eq!(before.iter().count(), 8);
+    before.run(&pool).await.unwrap();
+    let held = world.service(&["hold", "--restored", "--reason", "last year's backup"]).await;
+    let held = held.unwrap();
+    assert!(held.code == Some(0) && held.out.contains("after a restore"), "{held:?}");
+    let found = world.service(&["restore-check"]).await.unwrap();
+    assert_eq!(found.code, Some(0), "{found:?}");
+    let resumed = world.service(&["resume", "--reason", "nothing was in it"]).await.unwrap();
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (9999, 'later', true, '', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    let held = world.service(&["hold", "--reason", "a newer version fails"]).await.unwrap();
+    assert!(held.code == Some(0) && held.err.contains("another version"), "{held:?}");
+    let refused = world.service(&["resume", "--reason", "by the older one"]).await.unwrap();
+    assert!(refused.code == Some(1) && refused.err.contains("another version"), "{refused:?}");
+}
+
+/// The collector gets the spans, and the exit code is the same although nobody reads.
+#[tokio::test]
+async fn a_check_that_finds_something_ends_in_order() {
+    let mut scene = Scene::new().await;
+    scene.restore().await;
+    let collector = Collector::start(None).await.unwrap();
+    scene.world.telemetry = format!("otlp_endpoint = {:?}\n", collector.endpoint());
+    let mut unread = async |arguments: &[&str]| {
+        let mut command = scene.world.service_command(arguments).unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer).output().await.unwrap()
+    };
+    let found = unread(&["restore-check"]).await;
+    assert_eq!(found.status.code(), Some(3), "{found:?}");
+    let heard = collector.everything();
+    assert!(heard.contains("registry.request"), "{heard}");
+    let resumed = unread(&["resume", "--reason", "compared"]).await;
+    assert_eq!(resumed.status.code(), Some(0), "{resumed:?}");
 }
 
 /// Nobody has started a process since the restore: the hold must not be one that compares nothing.

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use reqwest::{Client, StatusCode, header::LOCATION};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
-use super::{folder::Folder, parts::Beside};
+use super::{
+    folder::{Caller, Folder},
+    parts::Beside,
+};
 
 /// The marker of a folder that has its example.
 const DONE: &str = "example.done";
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// What the example is made with.
 pub(super) struct Example<'a> {
     pub(super) server: &'a str,
-    pub(super) token: &'a SecretString,
+    pub(super) caller: &'a Caller,
     pub(super) beside: &'a Beside,
 }
 
@@ -41,7 +44,8 @@ impl Example<'_> {
             "targets": [{ "repository": format!("{production}/hello") }],
             "semver": "1.0.0",
             "reason": "the example of colophond dev",
-            "idempotencyKey": "colophond-dev-example",
+            // The folder's own: a database may be that of other folders, too.
+            "idempotencyKey": format!("colophond-dev-example-{}", self.caller.token_sha256),
         });
         self.publish(&client, &release).await?;
         folder.write(DONE, "").map(drop)
@@ -50,7 +54,7 @@ impl Example<'_> {
     /// Publishes as any caller does, and waits for the end.
     async fn publish(&self, client: &Client, release: &Value) -> Result<()> {
         let url = format!("{}/v1/releases", self.server);
-        let token = self.token.expose_secret();
+        let token = self.caller.token.expose_secret();
         let mut answer = client.post(&url).bearer_auth(token).json(release).send().await?;
         let since = Instant::now();
         loop {

@@ -2,22 +2,23 @@
 //! process uses it at a time.
 
 use std::{
+    ffi::OsStr,
     fs::{DirBuilder, File, Permissions, TryLockError},
-    io::Write as _,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use colophon_launcher::{Kept, port::Port};
+use colophon_launcher::{Kept, port::Port, write_private};
 use colophon_server::new_token;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-/// The file that tells a folder of ours.
+/// Either of these files tells a folder of ours.
 const PORTS: &str = "ports.json";
+const CALLER: &str = "caller.json";
 
 /// Where the API of a folder that stays is expected.
 const API_PORT: u16 = 8080;
@@ -26,7 +27,8 @@ const API_PORT: u16 = 8080;
 pub(super) struct Folder {
     path: PathBuf,
     temporary: Option<TempDir>,
-    ports: Ports,
+    /// None where nothing is kept: whatever is free is good.
+    ports: Option<Ports>,
     _lock: File,
 }
 
@@ -91,7 +93,7 @@ impl Folder {
             .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o711)))
             .with_context(|| format!("the folder {} cannot be made", path.display()))?;
         let lock = lock(&path)?;
-        let ports = ports(&path)?;
+        let ports = if ephemeral { None } else { Some(ports(&path)?) };
         let folder = Self { path, temporary, ports, _lock: lock };
         let stale = folder.address_file();
         match std::fs::remove_file(&stale) {
@@ -129,17 +131,17 @@ impl Folder {
 
     /// The place of the registry that builds are pushed to.
     pub(super) fn staging(&self) -> Option<Kept> {
-        self.place("staging", self.ports.staging)
+        self.place("staging", |ports| ports.staging)
     }
 
     /// The place of the registry that is published to.
     pub(super) fn production(&self) -> Option<Kept> {
-        self.place("production", self.ports.production)
+        self.place("production", |ports| ports.production)
     }
 
     /// The place of `OpenBao`.
     pub(super) fn vault(&self) -> Option<Kept> {
-        self.place("vault", self.ports.vault)
+        self.place("vault", |ports| ports.vault)
     }
 
     /// The folder of PostgreSQL, which needs no port.
@@ -147,13 +149,14 @@ impl Folder {
         self.is_kept().then(|| self.path.join("postgres"))
     }
 
-    fn place(&self, name: &str, port: u16) -> Option<Kept> {
-        self.is_kept().then(|| Kept { folder: self.path.join(name), port })
+    fn place(&self, name: &str, port: fn(&Ports) -> u16) -> Option<Kept> {
+        let port = self.ports.as_ref().map(port)?;
+        Some(Kept { folder: self.path.join(name), port })
     }
 
     /// The caller whose token is here, made the first time.
     pub(super) fn caller(&self) -> Result<Caller> {
-        let known = self.path.join("caller.json");
+        let known = self.path.join(CALLER);
         if let (Ok(token), Ok(text)) =
             (std::fs::read_to_string(self.token_file()), std::fs::read_to_string(&known))
         {
@@ -164,7 +167,7 @@ impl Folder {
         let (token, token_sha256) = new_token()?;
         self.write("token", token.expose_secret())?;
         let text = serde_json::to_string(&Known { token_sha256: token_sha256.clone() })?;
-        self.write("caller.json", &text)?;
+        self.write(CALLER, &text)?;
         Ok(Caller { token, token_sha256 })
     }
 
@@ -187,8 +190,13 @@ impl Folder {
 /// Files in it are written anew and its mode is changed, so it must be one of ours, or empty.
 fn ours(path: &Path) -> Result<()> {
     let Ok(mut entries) = std::fs::read_dir(path) else { return Ok(()) };
+    // What a first start has left that was broken off before there was either of them.
+    let begun = |name: &OsStr| {
+        name == "lock" || Path::new(name) == Path::new(PORTS).with_extension("draft")
+    };
     if path.join(PORTS).is_file()
-        || entries.all(|entry| entry.is_ok_and(|one| one.file_name() == "lock"))
+        || path.join(CALLER).is_file()
+        || entries.all(|entry| entry.is_ok_and(|one| begun(&one.file_name())))
     {
         return Ok(());
     }
@@ -211,12 +219,7 @@ fn ports(folder: &Path) -> Result<Ports> {
 }
 
 fn write(path: &Path, text: &str) -> Result<PathBuf> {
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("{} cannot be written", path.display()))?;
+    write_private(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(path.to_owned())
 }
 
@@ -254,4 +257,35 @@ fn usual() -> Result<PathBuf> {
         .or_else(|| home().map(|home| Path::new(&home).join(".local/share")))
         .map(|data| data.join("colophon-dev"))
         .context("there is neither HOME nor XDG_DATA_HOME; name a folder with --folder")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stays_ours_without_its_ports() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| std::fs::write(folder.path().join(name), "{").unwrap();
+        ours(folder.path()).unwrap();
+        // A first start that was killed while it wrote them.
+        write("lock");
+        write("ports.draft");
+        ours(folder.path()).unwrap();
+        write("ports.json");
+        write("colophon.toml");
+        let said = format!("{:#}", ports(folder.path()).err().unwrap());
+        assert!(said.contains("is damaged; remove it"), "{said}");
+        write("caller.json");
+        std::fs::remove_file(folder.path().join("ports.json")).unwrap();
+        ours(folder.path()).unwrap();
+        std::fs::remove_file(folder.path().join("caller.json")).unwrap();
+        assert!(ours(folder.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_not_kept_takes_no_port_that_others_expect() {
+        let folder = Folder::open(None, true).unwrap();
+        assert!(!folder.has(PORTS) && folder.staging().is_none() && folder.vault().is_none());
+    }
 }

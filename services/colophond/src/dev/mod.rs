@@ -23,7 +23,12 @@ use self::{
     folder::Folder,
     parts::{Beside, DATABASE_VARIABLE},
 };
-use crate::{config::Config, logging, service, telemetry::Telemetry};
+use crate::{
+    config::Config,
+    logging,
+    service::{Parts, StopSignal},
+    telemetry::Telemetry,
+};
 
 /// How long the service itself may take to start; its parts have their own limits.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -54,6 +59,7 @@ pub(crate) struct DevArgs {
 pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let since = Instant::now();
     let folder = Folder::open(args.folder.as_deref(), args.ephemeral)?;
+    let mut stop = StopSignal::new()?;
     end_with_the_terminal()?;
     let starting = async {
         let beside = Beside::start(&folder).await;
@@ -63,7 +69,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let (beside, vault) = tokio::select! {
         started = starting => started?,
         // What was started is stopped when `starting` is dropped.
-        signal = service::stop_signal() => return signal,
+        () = stop.arrives() => return Ok(()),
     };
     for line in beside.missing() {
         eprintln!("{line}");
@@ -91,13 +97,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     // The configuration exports nothing, so there is nothing to be sent at the end.
     let telemetry = Telemetry::start(&config.telemetry, "dev")?;
     logging::start(&config.log, &telemetry)?;
-    let running = service::Parts::build(config)?.run(&path, true, true, &telemetry);
+    let running = Parts::build(config)?.run(&path, true, true, &telemetry, stop);
     tokio::pin!(running);
     let server = tokio::select! {
         ended = &mut running => return ended,
         server = serving(&folder) => server?,
     };
-    let example = example::Example { server: &server, token: &caller.token, beside: &beside };
+    let example = example::Example { server: &server, caller: &caller, beside: &beside };
     tokio::select! {
         ended = &mut running => return ended,
         filled = example.fill(&folder) => filled.context("the example cannot be published")?,

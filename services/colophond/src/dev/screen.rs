@@ -1,6 +1,6 @@
 //! What one sees once everything runs: where the parts are, and what to type next.
 
-use std::{fmt::Write as _, io::Write as _, time::Duration};
+use std::{fmt::Write as _, io::Write as _, path::Path, time::Duration};
 
 use colophon_launcher::{Bao, Postgres};
 
@@ -45,7 +45,7 @@ fn text(shown: &Shown<'_>) -> String {
     let token = folder.token_file();
     let mut commands = vec![
         format!("export COLOPHON_SERVER={server}"),
-        format!("export COLOPHON_TOKEN_FILE={}", token.display()),
+        format!("export COLOPHON_TOKEN_FILE={}", quoted(&token)),
     ];
     if let (Some(staging), Some(production)) = (staging, production) {
         commands.push(format!("colophon history {production}/hello:latest"));
@@ -60,7 +60,14 @@ fn text(shown: &Shown<'_>) -> String {
 }
 
 fn psql(postgres: &Postgres) -> String {
-    format!("psql -h {} -U postgres postgres", postgres.socket_folder().display())
+    format!("psql -h {} -U postgres postgres", quoted(&postgres.socket_folder()))
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if path.bytes().all(plain) { path } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 fn vault(bao: &Bao, folder: &Folder) -> String {
