@@ -1,5 +1,6 @@
 //! Starts the parts that Colophon works with as real processes: PostgreSQL, docker-registry and
-//! OpenBao. `colophond dev` and the tests use it; a production deployment does not.
+//! OpenBao. `colophond dev` and the tests use it; a production deployment does not,
+//! except for [`write_private`].
 //!
 //! Each part has a folder of its own (a temporary one, unless it is to be kept), is reached on the loopback interface or a Unix
 //! socket only, is stopped when its handle is dropped, and dies with its parent even when that is
