@@ -32,6 +32,12 @@
 {{- fail "vault.tokenSecret.name: the method token needs the Secret that holds the token" -}}
 {{- end -}}
 {{- end -}}
+{{- if include "colophon.otlpHeaders" . -}}
+{{- $private := "^https:|^http://(localhost|127([.][0-9]+){3}|\\[::1\\])(:[0-9]+)?/?$" -}}
+{{- if not (or $config.telemetry.otlp_plain_http (regexMatch $private $config.telemetry.otlp_endpoint)) -}}
+{{- fail "config.telemetry.otlp_endpoint: the headers of telemetry.otlpHeadersSecret would go over the network without TLS; use https://, or set config.telemetry.otlp_plain_http" -}}
+{{- end -}}
+{{- end -}}
 {{- range $component := list "server" "worker" -}}
 {{- $scaling := (get $.Values $component).autoscaling -}}
 {{- if and $scaling.enabled (gt (int $scaling.minReplicas) (int $scaling.maxReplicas)) -}}

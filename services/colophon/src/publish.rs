@@ -52,11 +52,30 @@ pub async fn show(client: &Client, args: ShowRelease) -> Result<Answer, Problem>
 pub async fn retry(client: &Client, args: Retry) -> Result<Answer, Problem> {
     let mut progress = Progress::for_stderr();
     let until = deadline(args.timeout);
+    let asked = GetReleaseRequest { id: args.id.clone(), wait: None };
     let request = RetryReleaseRequest { id: args.id, reason: args.reason.unwrap_or_default() };
-    // To ask twice does no harm: a release that is at work is left to it.
-    let release = call(Patience { attempt: ATTEMPT, until }, &mut progress, || {
-        let (mut releases, request) = (client.releases.clone(), request.clone());
-        async move { releases.retry_release(request).await }
+    let patience = Patience { attempt: ATTEMPT, until };
+    let before = call(patience, &mut progress, || {
+        let (mut releases, asked) = (client.releases.clone(), asked.clone());
+        async move { releases.get_release(asked).await }
+    })
+    .await?;
+    let mut first = true;
+    let release = call(patience, &mut progress, || {
+        let (mut releases, asked, request) =
+            (client.releases.clone(), asked.clone(), request.clone());
+        let (tries, again) = (before.retries.len(), !std::mem::take(&mut first));
+        async move {
+            // An answer that was lost may have been a yes, and the release may have ended since: then
+            // it is not put to work a second time.
+            if again {
+                let now = releases.get_release(asked).await?;
+                if now.get_ref().retries.len() > tries {
+                    return Ok(now);
+                }
+            }
+            releases.retry_release(request).await
+        }
     })
     .await?;
     if args.no_wait {

@@ -204,6 +204,14 @@ class Network(unittest.TestCase):
         self.assertEqual(peers, [{"ipBlock": {"cidr": "10.0.0.0/8"}}])
         # Without Vault there is no way to one.
         self.assertEqual(len(policy["egress"]), 3)
+        # Realms and storage of a registry without TLS are reached with and without it.
+        values = rendering.example("self-hosted")
+        values["config"]["registry"] = [{
+            "host": "registry.lab.lan", "plain_http": True, "token_realms": ["auth.lab.lan"],
+            "storage_hosts": ["minio.lab.lan:9000"],
+        }]
+        ports, _ = self.allowed(self.policies(values)["worker"]["egress"])[-1]
+        self.assertEqual(sorted(ports), [80, 443, 9000])
 
     def test_metrics_are_served_and_read_only_where_it_was_said(self):
         values = rendering.example("production")

@@ -142,6 +142,8 @@ class Refusals(unittest.TestCase):
             ("production", "config.vault", ..., "config.vault"),
             ("workers", "vault", ..., "vault.secretIdSecret.name"),
             ("workers", "config.vault.auth", {"method": "token"}, "vault.tokenSecret.name"),
+            ("production", "config.telemetry.otlp_endpoint", "http://collector:4317",
+             "otlp_plain_http"),
             ("production", "server.autoscaling.minReplicas", 9, "server.autoscaling"),
             ("production", "worker.autoscaling.maxReplicas", 1, "worker.autoscaling"),
         ]:
@@ -158,14 +160,14 @@ class Consequences(unittest.TestCase):
             return pod["terminationGracePeriodSeconds"]
 
         values = example("minimal")
-        # 5 s before the stop, 20 s for calls; 20 s for jobs and 10 s for a PUT.
+        # 5 s before the stop, 20 s for calls; 20 s for jobs.
         self.assertEqual(grace(values, "server"), 5 + 20 + 10)
-        self.assertEqual(grace(values, "worker"), 20 + 10 + 15)
+        self.assertEqual(grace(values, "worker"), 20 + 10)
         for text, seconds in [("1500ms", 2), ("90s", 90), ("2m", 120), ("1h", 3600)]:
             values["config"]["server"] = {"connections": {"grace": text}}
-            values["config"]["worker"] = {"put_timeout": "5s", "stop_grace": text}
+            values["config"]["worker"] = {"stop_grace": text}
             self.assertEqual(grace(values, "server"), 5 + seconds + 10, text)
-            self.assertEqual(grace(values, "worker"), 5 + seconds + 15, text)
+            self.assertEqual(grace(values, "worker"), seconds + 10, text)
         values["server"]["preStopSeconds"] = 0
         server = self.deployment(values, "server")["spec"]["template"]["spec"]
         self.assertNotIn("lifecycle", server["containers"][0])
@@ -264,7 +266,11 @@ class Consequences(unittest.TestCase):
         notes = rendering.notes(values)
         for words in ["any certificate is accepted", "accepted and wait", "One replica"]:
             self.assertIn(words, notes)
-        self.assertNotIn("any certificate", rendering.notes(example("production")))
+        values = example("production")
+        self.assertNotIn("any certificate", rendering.notes(values))
+        # The autoscaler says how many there are.
+        values["worker"]["replicas"] = 0
+        self.assertNotIn("accepted and wait", rendering.notes(values))
 
 
 class Explained(unittest.TestCase):

@@ -23,10 +23,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The pages with their names: those at the root, and all of `docs`.
+/// The pages with their names: those at the root, the chart's, and all of `docs`.
 fn pages() -> Result<Vec<(String, String)>> {
-    let mut names =
-        vec!["README.md".to_owned(), "ARCHITECTURE.md".to_owned(), "CHANGELOG.md".to_owned()];
+    let fixed = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "helm/colophon/README.md"];
+    let mut names = fixed.map(str::to_owned).to_vec();
     for entry in std::fs::read_dir(root().join("docs")).doing("listing docs")? {
         let path = entry.doing("listing docs")?.path();
         if path.extension().is_some_and(|kind| kind == "md") {

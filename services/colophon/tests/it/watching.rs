@@ -1,16 +1,22 @@
 //! Following a release by streams, and putting one to work again.
 
-use colophon_api::v1::Release;
+use colophon_api::v1::{Release, ReleaseState, Retry, TagMoveState};
 use tonic::{Code, Status};
 
 use crate::{
     ID, PUBLISH, colophon, colophon_with,
     fake::{Fake, Step},
-    queued, refusal, run, running, succeeded,
+    queued, refusal, release, run, running, succeeded,
 };
 
 fn at(revision: u64, release: Release) -> Release {
     Release { revision, ..release }
+}
+
+/// One that ended without success, after so many retries.
+fn errored(retries: usize) -> Release {
+    let release = release(ReleaseState::Errored, TagMoveState::Failed);
+    Release { retries: vec![Retry::default(); retries], ..release }
 }
 
 #[test]
@@ -71,6 +77,7 @@ fn retry_puts_a_release_to_work_and_waits() {
     let fake = Fake::start();
     {
         let mut script = fake.script();
+        script.get.push_back(Step::Answer(at(6, errored(0))));
         script.retry.push_back(Step::Answer(at(7, running())));
         script.watch.push_back(vec![Ok(at(9, succeeded()))]);
     }
@@ -94,4 +101,32 @@ fn retry_puts_a_release_to_work_and_waits() {
     let ran = run(colophon(&fake, &format!("retry {ID} --no-wait")));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     assert!(ran.out.contains("RUNNING"), "{}", ran.out);
+}
+
+#[test]
+fn a_retry_whose_answer_was_lost_is_not_asked_for_twice() {
+    let lost = || Step::Refuse(Status::unavailable("stops"));
+    // It was put to work, and has ended since, well or not.
+    let ended = Release { retries: vec![Retry::default()], ..succeeded() };
+    for (now, code) in [(ended, 0), (errored(1), 9)] {
+        let fake = Fake::start();
+        {
+            let mut script = fake.script();
+            script.get.extend([Step::Answer(errored(0)), Step::Answer(now)]);
+            script.retry.push_back(lost());
+        }
+        let ran = run(colophon(&fake, &format!("retry {ID}")));
+        assert_eq!(ran.code, Some(code), "{}", ran.err);
+        assert_eq!(fake.script().retried.len(), 1, "{}", ran.err);
+    }
+    // It never arrived.
+    let fake = Fake::start();
+    {
+        let mut script = fake.script();
+        script.get.push_back(Step::Answer(errored(2)));
+        script.retry.extend([lost(), Step::Answer(running())]);
+    }
+    let ran = run(colophon(&fake, &format!("retry {ID} --no-wait")));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert_eq!(fake.script().retried.len(), 2, "{}", ran.err);
 }
