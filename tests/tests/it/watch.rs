@@ -26,7 +26,6 @@ const RATE: u64 = 700_000;
 struct Events {
     response: reqwest::Response,
     text: String,
-    comments: usize,
 }
 
 /// One event.
@@ -46,7 +45,7 @@ impl Events {
             call = call.header("Last-Event-ID", last.to_string());
         }
         let response = call.send().await.unwrap();
-        Self { response, text: String::new(), comments: 0 }
+        Self { response, text: String::new() }
     }
 
     /// The next event; `None` when the stream has ended.
@@ -60,7 +59,6 @@ impl Events {
                     value.unwrap_or_default().trim_start().to_owned()
                 };
                 if block.starts_with(':') {
-                    self.comments += 1;
                     continue;
                 }
                 return Some(Event {
@@ -69,8 +67,21 @@ impl Events {
                     data: serde_json::from_str(&line("data:")).unwrap(),
                 });
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.unwrap();
-            self.text.push_str(std::str::from_utf8(&chunk.unwrap()?).unwrap());
+            self.more().await?;
+        }
+    }
+
+    /// Reads on; `None` at the end.
+    async fn more(&mut self) -> Option<()> {
+        let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.unwrap();
+        self.text.push_str(std::str::from_utf8(&chunk.unwrap()?).unwrap());
+        Some(())
+    }
+
+    /// Waits for a comment, which comes while there is nothing else to say.
+    async fn comment(&mut self) {
+        while !self.text.lines().any(|line| line.starts_with(':')) {
+            self.more().await.expect("the stream ended");
         }
     }
 
@@ -143,15 +154,17 @@ impl Scene {
 async fn a_copy_is_watched_blob_by_blob_and_taken_up_at_another_replica() {
     let mut scene = Scene::new().await;
     let replicas = scene.replicas().await;
-    let _worker = scene.world.work().await.unwrap();
     let [one, other] = replicas.each_ref().map(|node| scene.world.client(node).unwrap());
     let id = scene.publish(&one).await;
     let mut events = Events::open(&one, &id, None).await;
     assert_eq!(events.response.headers()["content-type"], "text/event-stream");
-    let sending = events.until(0, on_its_way).await;
+    // As long as nobody works on it there is nothing to say but that the stream lives.
+    let queued = events.next().await.unwrap();
+    events.comment().await;
+    let _worker = scene.world.work().await.unwrap();
+    let sending = events.until(queued.id, on_its_way).await;
     assert!(text(&sending.data, "/summary").contains("running, copy, "), "{sending:?}");
     assert_eq!(text(&sending.data, "/phase"), "copy");
-    assert!(events.comments > 0, "nothing kept the stream alive");
     drop(events);
     // The other replica has never seen the release, and goes on where the first one was left.
     let mut events = Events::open(&other, &id, Some(sending.id)).await;
