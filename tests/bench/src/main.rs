@@ -42,6 +42,9 @@ struct Args {
     /// Also print which statements PostgreSQL ran, how often and for how long
     #[arg(long)]
     statements: bool,
+    /// Send every trace and metric to a collector, which runs within the bench
+    #[arg(long)]
+    traced: bool,
     /// A log filter for colophond
     #[arg(long, default_value = "warn")]
     log: String,
@@ -79,7 +82,7 @@ async fn run(args: Args) -> Result<()> {
         what = [What::Retag, What::Moves, What::Copy].into();
     }
     let copies = if what.contains(&What::Copy) { args.pairs + 1 } else { 0 };
-    let mut rig = Rig::start(copies, args.statements, &args.log).await?;
+    let mut rig = Rig::start(copies, args.statements, args.traced, &args.log).await?;
     let mut table = Table::default();
     table::say(&circumstances()?);
     for one in what {

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use colophon_domain::{Entropy as _, SystemEntropy};
 use colophon_testkit::{
+    collector::Collector,
     image::{Destination, ImageSpec},
     launcher::{
         Postgres, PostgresOptions, Registry, RegistryOptions,
@@ -38,10 +39,17 @@ pub(crate) struct Rig {
     pub(crate) pool: PgPool,
     postgres: Postgres,
     folder: TempDir,
+    /// Takes every trace and metric, if they are sent.
+    _collector: Option<Collector>,
 }
 
 impl Rig {
-    pub(crate) async fn start(fresh: usize, statements: bool, log: &str) -> Result<Self> {
+    pub(crate) async fn start(
+        fresh: usize,
+        statements: bool,
+        traced: bool,
+        log: &str,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("colophon-bench-").tempdir()?;
         let mut options = PostgresOptions { fsync: true, ..PostgresOptions::default() };
         if statements {
@@ -60,7 +68,11 @@ impl Rig {
         }
         let token = format!("clp_{}", hex::encode(SystemEntropy.salt()));
         let hosts = std::iter::once(&source).chain(&registries).map(Registry::host).collect();
-        let config = config(folder.path(), &postgres.url(), &token, hosts, log)?;
+        let mut config = config(folder.path(), &postgres.url(), &token, hosts, log)?;
+        let collector = if traced { Some(Collector::start(None).await?) } else { None };
+        if let Some(collector) = &collector {
+            writeln!(config, "\n[telemetry]\notlp_endpoint = {:?}", collector.endpoint())?;
+        }
         std::fs::write(folder.path().join("colophon.toml"), config)?;
         let client = Client::builder().tls_certs_only([]).no_proxy().build()?;
         let mut rig = Self {
@@ -73,6 +85,7 @@ impl Rig {
             pool,
             postgres,
             folder,
+            _collector: collector,
         };
         rig.add_daemon("run").await?;
         let address = rig.folder.path().join("address");
