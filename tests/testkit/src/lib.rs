@@ -1,6 +1,7 @@
 //! What tests need around the real parts that `colophon-launcher` starts: certificates, a token
-//! service, a signer of tokens, a cluster that reviews them, images, a proxy that makes faults, a walker that checks registries by itself, and a
-//! search for secrets where none may be.
+//! service, a signer of tokens, a cluster that reviews them, images, a proxy that makes faults, a
+//! registry in memory that behaves as it is told, a walker that checks registries by itself, and
+//! a search for secrets where none may be.
 //!
 //! The checks in here use nothing of the code under test.
 
@@ -15,6 +16,7 @@ pub mod link;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+pub mod scripted;
 pub mod secrets;
 mod serve;
 mod skopeo;

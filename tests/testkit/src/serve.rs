@@ -6,6 +6,10 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::body::Body;
@@ -31,7 +35,37 @@ pub(crate) type NoAnswer = Box<dyn StdError + Send + Sync>;
 pub(crate) struct Server {
     address: SocketAddr,
     scheme: &'static str,
+    connections: Arc<Connections>,
     task: JoinHandle<()>,
+}
+
+/// How many connections a server has, and had at most.
+#[derive(Default)]
+pub(crate) struct Connections {
+    open: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+impl Connections {
+    /// The most that were open at the same time.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.load(Ordering::SeqCst)
+    }
+
+    fn opened(self: &Arc<Self>) -> Open {
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(open, Ordering::SeqCst);
+        Open(Arc::clone(self))
+    }
+}
+
+/// One open connection; dropping it counts it as closed.
+struct Open(Arc<Connections>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Server {
@@ -45,8 +79,14 @@ impl Server {
         let address = listener.local_addr().doing("listening")?;
         let acceptor = tls.map(pki::server_config).transpose()?.map(TlsAcceptor::from);
         let scheme = if acceptor.is_some() { "https" } else { "http" };
-        let task = tokio::spawn(accept(listener, acceptor, handle));
-        Ok(Self { address, scheme, task })
+        let connections = Arc::new(Connections::default());
+        let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&connections), handle));
+        Ok(Self { address, scheme, connections, task })
+    }
+
+    /// Its connections, counted.
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     /// `127.0.0.1:port`.
@@ -66,8 +106,12 @@ impl Drop for Server {
     }
 }
 
-async fn accept<H, F>(listener: TcpListener, acceptor: Option<TlsAcceptor>, handle: H)
-where
+async fn accept<H, F>(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    counted: Arc<Connections>,
+    handle: H,
+) where
     H: Fn(http::Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = std::result::Result<http::Response<Body>, NoAnswer>> + Send + 'static,
 {
@@ -83,8 +127,9 @@ where
             Some(_) = connections.join_next() => continue,
         };
         let _best_effort = stream.set_nodelay(true);
-        let (handle, acceptor) = (handle.clone(), acceptor.clone());
+        let (handle, acceptor, open) = (handle.clone(), acceptor.clone(), counted.opened());
         connections.spawn(async move {
+            let _open = open;
             match acceptor {
                 None => connection(stream, handle).await,
                 // A client that refuses our certificate is part of many a test.

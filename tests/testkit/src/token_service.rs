@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::body::Body;
@@ -39,11 +39,13 @@ pub struct TokenOptions {
     pub expires_in: Duration,
     /// Whether those without credentials may pull.
     pub anonymous_pull: bool,
+    /// Tokens say nothing to whoever reads them, as GHCR's.
+    pub opaque: bool,
 }
 
 impl Default for TokenOptions {
     fn default() -> Self {
-        Self { tls: None, expires_in: Duration::from_mins(5), anonymous_pull: false }
+        Self { tls: None, expires_in: Duration::from_mins(5), anonymous_pull: false, opaque: false }
     }
 }
 
@@ -99,38 +101,37 @@ impl Account {
     }
 }
 
-struct State {
+/// What a token service knows and decides, wherever it is served from.
+pub(crate) struct Desk {
     options: TokenOptions,
     key: EncodingKey,
+    cert_pem: String,
     cert: Vec<u8>,
     accounts: Mutex<BTreeMap<String, Account>>,
     requests: Mutex<Vec<TokenRequest>>,
+    issued: Mutex<BTreeMap<String, Issued>>,
+}
+
+/// A token that was given out.
+struct Issued {
+    access: Vec<Access>,
+    until: Instant,
 }
 
 /// A running token service.
 pub struct TokenService {
     server: Server,
-    state: Arc<State>,
-    cert_pem: String,
+    desk: Arc<Desk>,
 }
 
 impl TokenService {
     /// Starts a service that knows nobody yet.
     pub async fn start(options: TokenOptions) -> Result<Self> {
-        let key = KeyPair::generate().doing("making a key")?;
-        let params = CertificateParams::new(Vec::new()).doing("naming a certificate")?;
-        let cert_pem = params.self_signed(&key).doing("signing a certificate")?.pem();
-        let state = Arc::new(State {
-            key: EncodingKey::from_ec_der(key.serialized_der()),
-            cert: pki::der(&cert_pem)?.to_vec(),
-            accounts: Mutex::default(),
-            requests: Mutex::default(),
-            options,
-        });
-        let shared = Arc::clone(&state);
+        let desk = Arc::new(Desk::new(options)?);
+        let shared = Arc::clone(&desk);
         let handle = move |request| answer(Arc::clone(&shared), request);
-        let server = Server::start(state.options.tls.as_ref(), handle).await?;
-        Ok(Self { server, state, cert_pem })
+        let server = Server::start(desk.options.tls.as_ref(), handle).await?;
+        Ok(Self { server, desk })
     }
 
     /// What a registry needs so that it sends clients here and believes its tokens.
@@ -139,7 +140,7 @@ impl TokenService {
             realm: self.realm(),
             service: SERVICE.to_owned(),
             issuer: ISSUER.to_owned(),
-            root_cert_pem: self.cert_pem.clone(),
+            root_cert_pem: self.desk.cert_pem.clone(),
         }
     }
 
@@ -156,18 +157,17 @@ impl TokenService {
     /// Adds a login or replaces its password and what it may do; the old password is refused
     /// from now on, tokens that it got stay good until they expire.
     pub fn set_login(&self, username: &str, password: &str, allowed: Vec<Allowed>) {
-        let account = Account { password: password.to_owned().into(), allowed };
-        lock(&self.state.accounts).insert(username.to_owned(), account);
+        self.desk.set_login(username, password, allowed);
     }
 
     /// Removes a login.
     pub fn remove_login(&self, username: &str) {
-        lock(&self.state.accounts).remove(username);
+        lock(&self.desk.accounts).remove(username);
     }
 
     /// All requests so far, oldest first.
     pub fn requests(&self) -> Vec<TokenRequest> {
-        lock(&self.state.requests).clone()
+        self.desk.requests()
     }
 }
 
@@ -179,19 +179,20 @@ struct Asked {
     scopes: Vec<String>,
 }
 
-async fn answer(
-    state: Arc<State>,
+/// Answers a request for a token.
+pub(crate) async fn answer(
+    desk: Arc<Desk>,
     request: Request<Incoming>,
 ) -> std::result::Result<Response<Body>, NoAnswer> {
     let method = request.method().clone();
     let path_known = request.uri().path() == "/token";
     let asked = read(request).await?;
     let (status, granted, body) = if path_known && (method == "GET" || method == "POST") {
-        state.decide(&method, &asked)?
+        desk.decide(&method, &asked)?
     } else {
         (StatusCode::NOT_FOUND, Vec::new(), json!({}))
     };
-    lock(&state.requests).push(TokenRequest {
+    lock(&desk.requests).push(TokenRequest {
         method,
         username: asked.credentials.map(|(username, _)| username),
         service: asked.service,
@@ -206,7 +207,51 @@ async fn answer(
     Ok(response)
 }
 
-impl State {
+impl Desk {
+    /// A desk that knows nobody yet.
+    pub(crate) fn new(options: TokenOptions) -> Result<Self> {
+        let key = KeyPair::generate().doing("making a key")?;
+        let params = CertificateParams::new(Vec::new()).doing("naming a certificate")?;
+        let cert_pem = params.self_signed(&key).doing("signing a certificate")?.pem();
+        Ok(Self {
+            key: EncodingKey::from_ec_der(key.serialized_der()),
+            cert: pki::der(&cert_pem)?.to_vec(),
+            cert_pem,
+            accounts: Mutex::default(),
+            requests: Mutex::default(),
+            issued: Mutex::default(),
+            options,
+        })
+    }
+
+    pub(crate) fn set_login(&self, username: &str, password: &str, allowed: Vec<Allowed>) {
+        let account = Account { password: password.to_owned().into(), allowed };
+        lock(&self.accounts).insert(username.to_owned(), account);
+    }
+
+    pub(crate) fn requests(&self) -> Vec<TokenRequest> {
+        lock(&self.requests).clone()
+    }
+
+    /// Whether a token that was given out here allows an action on a repository; `None` for one
+    /// that is not known or has expired.
+    pub(crate) fn token_allows(&self, token: &str, name: &str, action: &str) -> Option<bool> {
+        let issued = lock(&self.issued);
+        let known = issued.get(token).filter(|known| known.until > Instant::now())?;
+        let covers = |access: &&Access| access.name == name;
+        let mut actions = known.access.iter().filter(covers).flat_map(|access| &access.actions);
+        Some(actions.any(|granted| granted == action))
+    }
+
+    /// The same for the value of a `Basic` header.
+    pub(crate) fn login_allows(&self, value: &str, name: &str, action: &str) -> Option<bool> {
+        let (username, password) = basic(value)?;
+        let accounts = lock(&self.accounts);
+        let account = accounts.get(&username).filter(|account| account.has(&password))?;
+        let covering = account.allowed.iter().filter(|allowed| allowed.covers(name));
+        Some(covering.flat_map(|allowed| &allowed.actions).any(|granted| granted == action))
+    }
+
     fn decide(&self, method: &Method, asked: &Asked) -> Result<(StatusCode, Vec<String>, Value)> {
         let anonymous = [Allowed::new("*", "pull")];
         let accounts = lock(&self.accounts);
@@ -224,11 +269,18 @@ impl State {
         let access: Vec<Access> =
             asked.scopes.iter().filter_map(|scope| Access::granted(scope, allowed)).collect();
         let subject = asked.credentials.as_ref().map_or("", |(username, _)| username);
-        let token = self.token(subject, &access)?;
+        let token = if self.options.opaque {
+            STANDARD.encode(SystemEntropy.uuid().as_bytes())
+        } else {
+            self.token(subject, &access)?
+        };
+        let scopes = access.iter().map(Access::scope).collect();
+        let until = Instant::now() + self.options.expires_in;
+        lock(&self.issued).insert(token.clone(), Issued { access, until });
         // The two flows call it by different names.
         let field = if method == Method::POST { "access_token" } else { "token" };
         let body = json!({ field: token, "expires_in": self.options.expires_in.as_secs() });
-        Ok((StatusCode::OK, access.iter().map(Access::scope).collect(), body))
+        Ok((StatusCode::OK, scopes, body))
     }
 
     fn token(&self, subject: &str, access: &[Access]) -> Result<String> {
