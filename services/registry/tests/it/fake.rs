@@ -13,46 +13,15 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use bytes::Bytes;
 use colophon_domain::{Digest, RegistryHost, Repository};
 use colophon_registry::{Manifest, RegistryConfig};
-use http::{HeaderMap, Method, StatusCode, header};
+use colophon_testkit::scripted::Place;
+pub use colophon_testkit::scripted::{Seen, error, status, with};
+use http::Method;
 use tokio::{net::TcpListener, task::JoinHandle};
-
-/// A request as it came.
-#[derive(Clone)]
-pub struct Seen {
-    pub method: Method,
-    pub path: String,
-    pub query: String,
-    pub headers: HeaderMap,
-    /// `None` if the body broke off.
-    pub body: Option<Bytes>,
-}
-
-impl Seen {
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
-    }
-
-    pub fn authorization(&self) -> &str {
-        self.header("authorization")
-    }
-
-    pub fn is(&self, method: &str, part: &str) -> bool {
-        self.method.as_str() == method && self.path.contains(part)
-    }
-
-    /// A value of the query, decoded.
-    pub fn query(&self, name: &str) -> Vec<String> {
-        url::form_urlencoded::parse(self.query.as_bytes())
-            .filter(|(known, _)| known == name)
-            .map(|(_, value)| value.into_owned())
-            .collect()
-    }
-}
 
 type Hook = Box<dyn Fn(&Seen) -> Option<Response> + Send + Sync>;
 
@@ -183,13 +152,8 @@ impl Fake {
 
 async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let seen = Seen {
-        method: parts.method,
-        path: parts.uri.path().to_owned(),
-        query: parts.uri.query().unwrap_or_default().to_owned(),
-        headers: parts.headers,
-        body: axum::body::to_bytes(body, usize::MAX).await.ok(),
-    };
+    let body = axum::body::to_bytes(body, usize::MAX).await.ok();
+    let seen = Seen { body, ..Seen::head(Place::Registry, &parts) };
     shared.inner.lock().unwrap().seen.push(seen.clone());
     let silent = shared.silent.lock().unwrap().as_deref() == Some(seen.path.as_str());
     if silent || shared.hangs.load(Ordering::SeqCst) {
@@ -305,22 +269,4 @@ fn uploaded(inner: &mut Inner, seen: &Seen, name: &str) -> Response {
         }
         _ => error(400, "DIGEST_INVALID", "provided digest did not match uploaded content"),
     }
-}
-
-pub fn status(code: u16) -> Response {
-    StatusCode::from_u16(code).unwrap().into_response()
-}
-
-pub fn with(code: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Response {
-    let mut response = Response::builder().status(code);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    response.body(body.into()).unwrap()
-}
-
-/// The distribution specification's envelope.
-pub fn error(code: u16, name: &str, message: &str) -> Response {
-    let body = serde_json::json!({"errors": [{"code": name, "message": message}]});
-    with(code, &[(header::CONTENT_TYPE.as_str(), "application/json")], body.to_string())
 }
