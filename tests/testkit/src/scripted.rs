@@ -334,7 +334,7 @@ impl Shared {
             return Ok(self.root(seen));
         }
         let Some((name, what)) = target(rest) else { return Ok(status(404)) };
-        let refusal = self.turns_away(seen, name).or_else(|| self.knows_none(seen, name));
+        let refusal = self.turns_away(seen, name).or_else(|| self.knows_none(name));
         if let Some(refusal) = refusal {
             if self.personality.drains {
                 uploads::drain(request.into_body()).await;
@@ -359,15 +359,13 @@ impl Shared {
     }
 
     /// The refusal for a repository that cannot be, or is not there.
-    fn knows_none(&self, seen: &Seen, name: &str) -> Option<Response> {
+    fn knows_none(&self, name: &str) -> Option<Response> {
         if self.personality.name_prefix.is_some_and(|prefix| !name.starts_with(prefix)) {
             let text = format!("Unsupported docker v2 repository request for '{name}'");
             return Some(error(400, "UNSUPPORTED", &text));
         }
         let there = self.contents().contains_key(name);
-        let writes = !seen.reads() || seen.path.contains("/blobs/uploads/");
-        let created = self.personality.creates_repositories && writes;
-        (!there && !created).then(|| reading::name_unknown(name))
+        (!there && !self.personality.creates_repositories).then(|| reading::name_unknown(name))
     }
 }
 

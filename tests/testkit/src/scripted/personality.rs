@@ -89,12 +89,16 @@ pub struct Personality {
     pub single_post: bool,
     /// What becomes of a mount that does not work.
     pub unmounted: Unmounted,
-    /// A push creates its repository.
+    /// A push creates its repository; else one that is not there is said so to everything.
     pub creates_repositories: bool,
     /// What every name begins with.
     pub name_prefix: Option<&'static str>,
     /// How a tag that is frozen is told.
     pub immutable: Immutable,
+    /// The status for a manifest whose content is missing; the specification's is 404.
+    pub content_missing: u16,
+    /// Tags come in pages; without it all of them at once, whatever is asked for.
+    pub pages: bool,
     /// Tags of one page at most.
     pub most_tags: usize,
     /// Asking for larger pages is refused.
@@ -133,6 +137,8 @@ impl Default for Personality {
             creates_repositories: true,
             name_prefix: None,
             immutable: Immutable::Harbor,
+            content_missing: 404,
+            pages: true,
             most_tags: 1000,
             refuses_larger_pages: false,
             referrers: Some(100),
@@ -284,8 +290,8 @@ impl Personality {
     ///   as the test of this module sees at a real one; [`OldQuery::Destroys`] is the other way.
     /// - `Content-Range` is not looked at (the same file).
     /// - A POST with a digest and the content begins an upload (distribution/distribution#3230).
-    /// - No referrers API: it is of the specification's version 1.1, and the project took it
-    ///   into no release of its second version.
+    /// - No referrers API, no pages of tags, and 400 for a manifest whose content is missing: what
+    ///   version 2.8.2 says to all of these is held against this by a test.
     pub fn distribution_v2() -> Self {
         Self {
             absolute_locations: true,
@@ -293,6 +299,8 @@ impl Personality {
             old_query: OldQuery::Refused,
             checks_ranges: false,
             single_post: false,
+            content_missing: 400,
+            pages: false,
             referrers: None,
             ..Self::default()
         }

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use crate::scripted::{
     Shared, lock,
-    request::{Response, Seen, error, status, with},
+    request::{JSON, Response, Seen, error, status, with},
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const TEXT: &str = "text/plain; charset=utf-8";
 /// A blob is handed out in pieces of this size.
 const PIECE: usize = 64 << 10;
 
@@ -72,7 +73,12 @@ impl Shared {
         let (code, part) = match (asked, &bounds) {
             (Some(_), None) => {
                 let range = format!("bytes */{}", bytes.len());
-                return with(416, &[("content-range", &range)], Body::empty());
+                let headers = [("content-range", range.as_str()), ("content-type", TEXT)];
+                let mut answer = with(416, &headers, "invalid range: failed to overlap\n");
+                if let Ok(value) = HeaderValue::from_str(digest) {
+                    answer.headers_mut().insert("docker-content-digest", value);
+                }
+                return answer;
             }
             (_, Some((start, end))) => (206, bytes.slice(*start..*end)),
             (None, None) => (200, bytes.clone()),
@@ -115,11 +121,13 @@ impl Shared {
             return error(429, "TOOMANYREQUESTS", text);
         }
         let contents = self.contents();
-        let Some(repository) = contents.get(name) else { return name_unknown(name) };
-        let Some(digest) = repository.resolve(reference) else {
+        let found = contents.get(name).and_then(|repository| {
+            let digest = repository.resolve(reference)?;
+            Some((digest, repository.manifests.get(digest)?))
+        });
+        let Some((digest, stored)) = found else {
             return error(404, "MANIFEST_UNKNOWN", "manifest unknown");
         };
-        let Some(stored) = repository.manifests.get(digest) else { return status(500) };
         let length = stored.bytes.len().to_string();
         let headers = [
             ("content-length", length.as_str()),
@@ -164,22 +172,25 @@ impl Shared {
             );
             return error(400, "UNSUPPORTED", &text);
         }
-        let last = seen.query("last").pop().unwrap_or_default();
+        let last = seen.query("last").pop().filter(|_| self.personality.pages);
+        let last = last.unwrap_or_default();
+        let size =
+            if self.personality.pages { asked.unwrap_or(most).min(most) } else { usize::MAX };
         let mut tags = repository.tags.keys().filter(|tag| **tag > last);
-        let page: Vec<&String> = tags.by_ref().take(asked.unwrap_or(most).min(most)).collect();
+        let page: Vec<&String> = tags.by_ref().take(size).collect();
         let body = json!({ "name": name, "tags": page }).to_string();
         let more = page.last().filter(|_| tags.next().is_some());
         let link = more.map(|last| {
-            let path = format!("/v2/{name}/tags/list?last={last}&n={}", asked.unwrap_or(most));
+            let path = format!("/v2/{name}/tags/list?last={last}&n={}", asked.unwrap_or(size));
             format!("<{}>; rel=\"next\"", self.absolute(&path))
         });
-        listed("application/json", body, link)
+        listed(JSON, body, link)
     }
 
     /// The referrers of a manifest, of one type if that is asked for, in pages.
     pub(super) fn referrers(&self, seen: &Seen, name: &str, subject: &str) -> Response {
         let Some(most) = self.personality.referrers else {
-            return with(404, &[("content-type", "text/plain")], "404 page not found\n");
+            return with(404, &[("content-type", TEXT)], "404 page not found\n");
         };
         let contents = self.contents();
         let mut found =

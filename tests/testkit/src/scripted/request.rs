@@ -6,6 +6,9 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use serde_json::json;
 use url::form_urlencoded;
 
+/// What documents of the registry itself are.
+pub(super) const JSON: &str = "application/json; charset=utf-8";
+
 /// An answer of a fake.
 pub type Response = http::Response<Body>;
 
@@ -106,5 +109,5 @@ pub fn with(code: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Respo
 /// A refusal in the distribution specification's envelope.
 pub fn error(code: u16, name: &str, message: &str) -> Response {
     let body = json!({ "errors": [{ "code": name, "message": message }] });
-    with(code, &[(header::CONTENT_TYPE.as_str(), "application/json")], body.to_string())
+    with(code, &[(header::CONTENT_TYPE.as_str(), JSON)], body.to_string())
 }

@@ -1,10 +1,13 @@
 //! The fake itself: what it answers is what the tests of the client rest on.
 
+use std::time::Duration;
+
 use http::header;
 use reqwest::{Client, Response as Answered};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::wait::wait_until;
 
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -139,6 +142,118 @@ async fn uploads_are_those_of_a_real_distribution() {
     assert_eq!(harsh.iter().filter(|step| **step == lost).count(), 2);
 }
 
+/// What is said about content that is there or not: each answer's status, some headers and code.
+async fn look_around(url: &str) -> Vec<(&'static str, u16, Vec<String>, String)> {
+    let mut told = Vec::new();
+    let mut note = async |step, request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        let shown = ["content-range", "docker-content-digest", "content-type", "link"];
+        let shown = shown.map(|name| header(&answer, name).replace(url, "")).to_vec();
+        let code = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap_or_default();
+        let error = body["errors"][0]["code"].as_str().unwrap_or_default().to_owned();
+        told.push((step, code, shown, error));
+    };
+    let at = |path: &str| format!("{url}/v2/a/b/{path}");
+    note("tags of nothing", client().get(at("tags/list"))).await;
+    note("a manifest of nothing", client().get(at("manifests/v1"))).await;
+    let missing = sha256(b"missing");
+    note("a blob of nothing", client().get(at(&format!("blobs/{missing}")))).await;
+    let manifest = |config: &str| {
+        let config = json!({ "digest": sha256(config.as_bytes()), "size": config.len(),
+            "mediaType": "application/vnd.oci.image.config.v1+json" });
+        json!({ "schemaVersion": 2, "mediaType": IMAGE, "config": config, "layers": [] })
+            .to_string()
+    };
+    let put_as = |reference: &str, body: String| {
+        client().put(at(&format!("manifests/{reference}"))).header("content-type", IMAGE).body(body)
+    };
+    note("a manifest too early", put_as("v1", manifest("{}"))).await;
+    let begun = client().post(at("blobs/uploads/")).send().await.unwrap();
+    let digest = sha256(b"{}");
+    note("a blob", put(header(&begun, "location"), &digest).body("{}")).await;
+    let blob = at(&format!("blobs/{digest}"));
+    note("the blob's head", client().head(&blob)).await;
+    for range in ["bytes=1-", "bytes=0-0", "bytes=7-"] {
+        note("a range", client().get(&blob).header("range", range)).await;
+    }
+    for tag in ["v1", "v2", "v3"] {
+        note("a manifest", put_as(tag, manifest("{}"))).await;
+    }
+    note("not json", put_as("v1", "{".to_owned())).await;
+    note("another digest", put_as(&missing, manifest("{}"))).await;
+    note("its head", client().head(at("manifests/v1")).header("accept", IMAGE)).await;
+    note("another tag", client().get(at("manifests/v9")).header("accept", IMAGE)).await;
+    note("tags", client().get(at("tags/list?n=2"))).await;
+    note("more tags", client().get(at("tags/list?n=2&last=v2"))).await;
+    for (step, from) in [("a mount", "a/b"), ("a mount from nowhere", "x/y")] {
+        let mount = [("mount", digest.as_str()), ("from", from)];
+        note(step, client().post(format!("{url}/v2/c/d/blobs/uploads/")).query(&mount)).await;
+    }
+    note("the mounted blob", client().head(format!("{url}/v2/c/d/blobs/{digest}"))).await;
+    note("referrers", client().get(at(&format!("referrers/{digest}")))).await;
+    told
+}
+
+#[tokio::test]
+async fn content_is_read_and_put_as_at_a_real_distribution() {
+    let real = colophon_launcher::Registry::start(colophon_launcher::RegistryOptions::default());
+    let real = real.await.unwrap();
+    let fake = Scripted::start(Personality::distribution_v2()).await.unwrap();
+    let (wanted, found) = (look_around(&real.url()).await, look_around(&fake.url()).await);
+    let differ: Vec<_> = wanted.iter().zip(&found).filter(|(one, other)| one != other).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
+}
+
+/// Sends a chunk that is longer than what comes, and goes away.
+async fn broken_chunk(at: &str) {
+    use tokio::io::AsyncWriteExt as _;
+    let at: url::Url = at.parse().unwrap();
+    let host = at.authority();
+    let mut stream = tokio::net::TcpStream::connect(host).await.unwrap();
+    let head = format!(
+        "PATCH {}?{} HTTP/1.1\r\nHost: {host}\r\nContent-Range: 0-7\r\nContent-Length: 8\r\n\r\n0123",
+        at.path(),
+        at.query().unwrap_or_default()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_came_of_a_chunk_that_broke_off_stays() {
+    let fake = Scripted::start(Personality::default()).await.unwrap();
+    let (_, _, at) = stands(&fake, &begin(&fake, "").await);
+    broken_chunk(&at).await;
+    let arrived = async || {
+        let (_, range, _) = stands(&fake, &client().get(&at).send().await.unwrap());
+        (range == "0-3").then_some(())
+    };
+    wait_until("the bytes are there", Duration::from_secs(20), arrived).await.unwrap();
+    assert_eq!(fake.bytes_received_in_all(), 4);
+    let rest = put(&at, &sha256(b"01234567")).header("content-range", "4-7").body("4567");
+    assert_eq!(rest.send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn after_a_broken_chunk_distribution_refuses_the_state_of_before() {
+    let real = colophon_launcher::Registry::start(colophon_launcher::RegistryOptions::default());
+    let real = real.await.unwrap();
+    let fake = Scripted::start(Personality::distribution_v2()).await.unwrap();
+    for url in [real.url(), fake.url()] {
+        let begun = client().post(format!("{url}/v2/a/b/blobs/uploads/")).send().await.unwrap();
+        let at = header(&begun, "location").to_owned();
+        broken_chunk(&at).await;
+        let refused = async || {
+            let asked = client().get(&at).send().await.unwrap();
+            (asked.status() == 404).then_some(asked.text().await.unwrap())
+        };
+        let refused = wait_until("it is refused", Duration::from_secs(20), refused).await;
+        let refused = refused.unwrap();
+        assert!(refused.contains("BLOB_UPLOAD_INVALID"), "{url} {refused}");
+    }
+}
+
 #[tokio::test]
 async fn chunks_are_answered_as_ecr_and_ghcr_do() {
     let ecr = Scripted::start(Personality { auth: Auth::None, ..Personality::ecr() });
@@ -178,7 +293,7 @@ async fn blobs_are_read_by_ranges_and_from_a_storage_that_wants_no_authorization
     for (range, code, body, shown) in [
         ("bytes=7-", 206, "789", "bytes 7-9/10"),
         ("bytes=2-4", 206, "234", "bytes 2-4/10"),
-        ("bytes=10-", 416, "", "bytes */10"),
+        ("bytes=10-", 416, "invalid range: failed to overlap\n", "bytes */10"),
     ] {
         let part = client().get(&stored).header("range", range).send().await.unwrap();
         assert_eq!((part.status().as_u16(), header(&part, "content-range")), (code, shown));

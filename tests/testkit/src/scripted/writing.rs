@@ -33,7 +33,8 @@ impl Shared {
             return error(code, word, &message);
         }
         if let Some(missing) = repository.lacks(&manifest) {
-            return error(404, "MANIFEST_BLOB_UNKNOWN", &format!("{missing} unknown to registry"));
+            let text = format!("{missing} unknown to registry");
+            return error(self.personality.content_missing, "MANIFEST_BLOB_UNKNOWN", &text);
         }
         if reference.starts_with("sha256:") && reference != sha256(&bytes) {
             return error(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
