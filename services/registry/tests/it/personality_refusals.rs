@@ -59,22 +59,35 @@ async fn may_not_push(kind: Kind) -> Failure {
     failure
 }
 
+/// The failure of looking up a tag as one who may read nothing there.
+async fn may_not_pull(kind: Kind) -> Failure {
+    let stage = Stage::with(kind.0, Personality { anonymous_pull: false, ..kind.1() }).await;
+    stage.fake.login(READER.0, READER.1, Vec::new());
+    stage.publish("src");
+    let failure = stage.reads().head(&tag("v1")).await.unwrap_err();
+    stage.was_shown_only(&[READER]);
+    failure
+}
+
 #[tokio::test]
 async fn a_right_that_is_missing_is_named_as_the_registry_calls_it() {
-    for (kind, words) in [
-        (HUB, "Read & Write"),
-        (GHCR, "write:packages"),
-        (ARTIFACTORY, "permission to push"),
-        (HARBOR, "permission to push"),
-        (ECR, "ecr:InitiateLayerUpload"),
-        (CORP_LAN, "permission to push"),
+    let unknown = ("permission to pull", "permission to push");
+    for (kind, (pull, push)) in [
+        (HUB, ("permission Read, and", "Read & Write")),
+        (GHCR, ("read:packages", "write:packages")),
+        (ARTIFACTORY, unknown),
+        (HARBOR, unknown),
+        (ECR, ("ecr:BatchGetImage", "ecr:InitiateLayerUpload")),
+        (CORP_LAN, unknown),
     ] {
-        let failure = may_not_push(kind).await;
-        assert_eq!(failure.reason(), Reason::RegistryDenied, "{} {failure}", kind.0);
-        let remedy = failure.remedy_text().unwrap();
-        assert!(remedy.contains(words) && remedy.contains(kind.0), "{remedy}");
-        let text = format!("{failure} {failure:?} {remedy}");
-        assert!(text.contains("dst/app") && !text.contains(WRITER.1), "{text}");
+        let (reading, writing) = (may_not_pull(kind).await, may_not_push(kind).await);
+        for (failure, words, name) in [(reading, pull, "src/app"), (writing, push, "dst/app")] {
+            assert_eq!(failure.reason(), Reason::RegistryDenied, "{} {failure}", kind.0);
+            let remedy = failure.remedy_text().unwrap();
+            assert!(remedy.contains(words) && remedy.contains(kind.0), "{remedy}");
+            let text = format!("{failure} {failure:?} {remedy}");
+            assert!(text.contains(name) && !text.contains("PatNeverShown"), "{text}");
+        }
     }
 }
 
