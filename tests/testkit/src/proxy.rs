@@ -7,6 +7,7 @@
 //! after its sender died, which is the case that leases cannot prevent.
 
 mod body;
+mod chaos;
 mod log;
 mod rule;
 
@@ -16,8 +17,9 @@ use std::{
 };
 
 use axum::body::Body;
+use bytes::Bytes;
 use colophon_launcher::Tls;
-use http::{HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, Uri, header, response::Parts};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -26,6 +28,7 @@ use hyper_util::{
 };
 use tokio::{sync::oneshot, time::sleep};
 
+pub use chaos::Chaos;
 pub use log::Exchange;
 pub use rule::{Action, Fault, Rule};
 
@@ -51,6 +54,7 @@ struct Shared {
     upstream: SocketAddr,
     client: Client<HttpConnector, Body>,
     rules: Mutex<Vec<Arc<Planned>>>,
+    chaos: Mutex<Option<Chaos>>,
     log: Log,
 }
 
@@ -65,8 +69,8 @@ impl FaultProxy {
         // A connection per request: one that the service closed while idle would look like a
         // fault that nobody asked for.
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-        let rules = Mutex::default();
-        let shared = Arc::new(Shared { upstream, client, rules, log: Log::default() });
+        let (rules, chaos) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { upstream, client, rules, chaos, log: Log::default() });
         let handler = Arc::clone(&shared);
         let handle = move |request| Arc::clone(&handler).handle(request);
         Ok(Self { server: Server::start(tls, handle).await?, shared })
@@ -88,6 +92,11 @@ impl FaultProxy {
         let planned = Arc::new(Planned::new(rule));
         self.rules().push(Arc::clone(&planned));
         Fault::new(planned)
+    }
+
+    /// Lets faults meet requests at random for which there is no rule; `None` ends that.
+    pub fn chaos(&self, chaos: Option<Chaos>) {
+        *self.shared.chaos.lock().unwrap_or_else(PoisonError::into_inner) = chaos;
     }
 
     /// Forgets all rules. What is held stays held.
@@ -119,6 +128,7 @@ impl Shared {
         let exchange = Exchange::arrived(&request);
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let planned = rules.into_iter().find(|planned| planned.takes(&exchange));
+        let planned = planned.or_else(|| self.at_random(&exchange));
         let number = self.log.push(exchange);
         let (answer, wait) = oneshot::channel();
         let work = Arc::clone(&self).carry_out(number, planned.clone(), request);
@@ -132,6 +142,12 @@ impl Shared {
                 () = planned.hung_up() => Err("hung up by a rule".into()),
             },
         }
+    }
+
+    fn at_random(&self, exchange: &Exchange) -> Option<Arc<Planned>> {
+        let chaos = self.chaos.lock().unwrap_or_else(PoisonError::into_inner);
+        let action = chaos.as_ref()?.fault(exchange)?;
+        Some(Arc::new(Planned::new(Rule::new(action))))
     }
 
     async fn carry_out(
@@ -213,6 +229,27 @@ impl Shared {
                 let answer = self.forward(number, request.map(Body::new)).await?;
                 Ok(answer.map(|answer| body::slow(answer, *rate)))
             }
+            Action::Flip(at) => {
+                planned.hit();
+                let answer = self.forward(number, request.map(Body::new)).await?;
+                let (head, body) = whole(answer).await?;
+                Ok(Response::from_parts(head, Body::from(body::flipped(&body, *at))))
+            }
+            Action::Truncate(bytes) => {
+                planned.hit();
+                let answer = self.forward(number, request.map(Body::new)).await?;
+                let (mut head, body) = whole(answer).await?;
+                let end = body.len().min(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                head.headers.remove(header::CONTENT_LENGTH);
+                Ok(Response::from_parts(head, Body::from(body.slice(..end))))
+            }
+            Action::Digest(digest) => {
+                planned.hit();
+                let mut answer = self.forward(number, request.map(Body::new)).await?;
+                let value = HeaderValue::from_str(digest)?;
+                answer.headers_mut().insert("docker-content-digest", value);
+                Ok(answer)
+            }
         }
     }
 
@@ -230,6 +267,12 @@ impl Shared {
         answer.headers_mut().remove(header::CONNECTION);
         Ok(answer.map(Body::new))
     }
+}
+
+/// An answer with its body in memory.
+async fn whole(answer: Response<Body>) -> std::result::Result<(Parts, Bytes), NoAnswer> {
+    let (head, body) = answer.into_parts();
+    Ok((head, Limited::new(body, HELD_BODY_BYTES).collect().await?.to_bytes()))
 }
 
 #[cfg(test)]

@@ -8,10 +8,13 @@
 )]
 
 mod authorization;
+mod chaos;
 mod copying;
 mod deleting;
 mod fake;
 mod gathering;
+mod graph;
+mod graphs;
 mod locations;
 mod measuring;
 mod mounts;

@@ -51,6 +51,17 @@ pub(super) fn slow(body: Body, rate: u64) -> Body {
     Body::from_stream(pieces)
 }
 
+/// The same bytes but for one bit.
+pub(super) fn flipped(bytes: &Bytes, at: u64) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let last = bytes.len().saturating_sub(1);
+    let at = usize::try_from(at).unwrap_or(usize::MAX).min(last);
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= 1;
+    }
+    Bytes::from(bytes)
+}
+
 /// Reads a body to its end and forgets it.
 pub(super) async fn drain(mut body: Incoming) {
     while let Some(Ok(_)) = body.frame().await {}

@@ -39,6 +39,12 @@ pub enum Action {
     SlowRequest(u64),
     /// The answer's body comes at this many bytes per second.
     SlowResponse(u64),
+    /// One bit of the answer's body is another, at this byte or at the last one.
+    Flip(u64),
+    /// The answer's body has at most this many bytes, and its head says the same.
+    Truncate(u64),
+    /// The answer says that the content has this digest.
+    Digest(String),
 }
 
 type Condition = Box<dyn Fn(&Exchange) -> bool + Send + Sync>;
