@@ -51,6 +51,12 @@ impl Asked<'_> {
             .remedy(format!("see whether {} is up; the attempt is repeated", self.registry()))
     }
 
+    /// A request whose deadline came before it was sent.
+    pub(crate) fn late(&self) -> Failure {
+        let what_happened = "the time for it was over before it was sent";
+        self.failure(Reason::RegistryUnavailable, what_happened).retry(Retry::Backoff)
+    }
+
     /// An answer that no correct registry gives.
     pub(crate) fn protocol(&self, what_happened: &str) -> Failure {
         self.failure(Reason::RegistryProtocol, what_happened)

@@ -207,13 +207,7 @@ impl Session {
             self.host.pause.ready_by(&self.host.name, call.deadline).await?;
             turn.header(&call.asked).await
         };
-        let late = || {
-            let failure = call
-                .asked
-                .failure(Reason::RegistryUnavailable, "the time for it was over before it was sent")
-                .retry(Retry::Backoff);
-            CallError::unheard(failure)
-        };
+        let late = || CallError::unheard(call.asked.late());
         let authorization = match call.deadline {
             Some(deadline) if deadline <= Instant::now() => return Err(late()),
             Some(deadline) => timeout_at(deadline, prepare).await.map_err(|_| late())?,

@@ -161,6 +161,8 @@ impl Session {
         call.headers.insert(header::CONTENT_TYPE, kind);
         call.body = manifest.bytes.clone();
         call.deadline = deadline.map(tokio::time::Instant::from_std);
+        let permit = self.permit_by(call.deadline, &call.asked).await;
+        let _permit = permit.map_err(PutError::NotApplied)?;
         let response = self.call(&call).await?;
         if !response.status().is_success() {
             let refusal = self.refusal(response, &call.asked).await;

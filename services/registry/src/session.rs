@@ -7,7 +7,10 @@ use colophon_domain::{
     Access, Clock, CredentialSource, Failure, Reason, RegistryHost, Repository, Result, SystemClock,
 };
 use http::Method;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
 use url::Url;
 
 use crate::{
@@ -183,6 +186,19 @@ impl Session {
         places.acquire().await.map_err(|error| {
             Failure::new(Reason::Internal, "the registry client is shut down").caused_by(error)
         })
+    }
+
+    /// One of the places for requests, for what must be sent by a deadline.
+    pub(crate) async fn permit_by(
+        &self,
+        deadline: Option<Instant>,
+        asked: &Asked<'_>,
+    ) -> Result<SemaphorePermit<'_>> {
+        let place = self.permit(&self.host.requests);
+        match deadline {
+            Some(deadline) => timeout_at(deadline, place).await.map_err(|_| asked.late())?,
+            None => place.await,
+        }
     }
 
     /// Whether both sessions talk to the same registry.

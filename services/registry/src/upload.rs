@@ -228,12 +228,15 @@ async fn delete(session: &Session, location: &Url) {
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");
     call.renew = false;
     call.deadline = Some(Instant::now() + CANCEL_TIMEOUT);
-    let sent = if session.host.is_own(location) {
-        session.call(&call).await.map_err(Failure::from)
-    } else {
-        session.call_anonymously(&call).await
+    let sent = async {
+        let _permit = session.permit_by(call.deadline, &call.asked).await?;
+        if session.host.is_own(location) {
+            session.call(&call).await.map_err(Failure::from)
+        } else {
+            session.call_anonymously(&call).await
+        }
     };
-    if let Err(failure) = sent {
+    if let Err(failure) = sent.await {
         tracing::debug!(%failure, "an upload could not be cancelled");
     }
 }

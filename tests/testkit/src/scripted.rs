@@ -252,6 +252,12 @@ impl Scripted {
         self.shared.meter.bytes_received_in_all()
     }
 
+    /// The most requests that waited for the registry's answer at the same time; bytes of a
+    /// blob that are still handed out do not count.
+    pub fn peak_requests(&self) -> usize {
+        self.shared.meter.most_open()
+    }
+
     /// The most connections that the registry had at the same time.
     pub fn peak_connections(&self) -> usize {
         self.registry.connections().peak()
@@ -301,10 +307,15 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let seen = Seen::head(place, &parts);
         self.meter.request(&seen);
+        let _open = (place == Place::Registry).then(|| self.meter.open());
         let request = Request::from_parts(parts, body);
         match self.table.take(&seen) {
             None => self.answer(&seen, request).await,
             Some(Answer::Change(change)) => Ok(change(self.answer(&seen, request).await?)),
+            Some(Answer::Late(time)) => {
+                tokio::time::sleep(time).await;
+                self.answer(&seen, request).await
+            }
             Some(Answer::Drop) => Err("closed by the table".into()),
             Some(Answer::DropAfter) => {
                 self.answer(&seen, request).await?;

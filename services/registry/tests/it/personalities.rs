@@ -1,12 +1,14 @@
 //! What must work at every registry that people use: looking up a tag, listing tags, copying
 //! from and to it, moving a tag.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use colophon_domain::{Access, Digest, Repository};
 use colophon_registry::RegistryConfig;
 use colophon_testkit::{
     pki::Authority,
-    scripted::{Answer, Personality, Place, Response, When},
+    scripted::{ALWAYS, Answer, Personality, Place, Response, When},
 };
 use futures_util::{StreamExt as _, future::join_all, stream};
 use tempfile::TempDir;
@@ -15,7 +17,7 @@ use crate::{
     stage::{
         ALL, ARTIFACTORY, CORP_LAN, ECR, GHCR, HARBOR, HUB, READER, Stage, WRITER, between, publish,
     },
-    support::{Keys, by, copy, descriptor, image, registries, tag},
+    support::{Keys, by, copy, descriptor, entry, image, index, registries, tag},
 };
 
 #[tokio::test]
@@ -235,6 +237,46 @@ async fn a_preflight_leaves_no_upload_behind_at_each() {
         stage.writes().preflight().await.unwrap();
         assert_eq!((stage.fake.count("DELETE", "/uploads/"), stage.fake.open_uploads()), (1, 0));
     }
+}
+
+#[tokio::test]
+async fn a_registry_gets_no_more_requests_at_once_than_are_configured() {
+    let target = Stage::of(CORP_LAN).await;
+    let source = Stage::with("plain.example.com", Personality::default()).await;
+    let name = source.name("src");
+    let config: Digest = source.fake.add_blob(&name, "{}").parse().unwrap();
+    let children: Vec<_> = (0..12)
+        .map(|number| {
+            let layer = format!("layer {number}");
+            let digest: Digest = source.fake.add_blob(&name, layer.clone()).parse().unwrap();
+            let child =
+                image(&[descriptor("c", &config, 2), descriptor("l", &digest, layer.len())]);
+            let (kind, bytes) = (&child.media_type, child.bytes.clone());
+            source.fake.add_manifest(&name, child.digest.as_str(), kind, bytes);
+            entry(&child)
+        })
+        .collect();
+    let root = index(&children);
+    source.fake.add_manifest(&name, "v1", &root.media_type, root.bytes.clone());
+    let late = || Answer::Late(Duration::from_millis(20));
+    target.fake.script([
+        (When::of("PUT", "/manifests/"), late(), ALWAYS),
+        (When::of("DELETE", "/uploads/"), late(), ALWAYS),
+    ]);
+    let few = RegistryConfig { max_connections: Some(3), ..target.config() };
+    let keys = Keys::none().and(&format!("{name} pull"), READER.0, READER.1).and(
+        &format!("{} push", target.name("dst")),
+        WRITER.0,
+        WRITER.1,
+    );
+    let registries = registries([source.config(), few], keys);
+    let from = registries.session(&source.repository("src"), Access::Pull).unwrap();
+    let to = registries.session(&target.repository("dst"), Access::Push).unwrap();
+    copy(&from, &to, &root.digest).await.unwrap();
+    target.holds("dst", &root, (&source.fake, &name));
+    let preflights = join_all((0..12).map(|_| to.preflight())).await;
+    assert!(preflights.iter().all(Result::is_ok));
+    assert!(target.fake.peak_requests() <= 3, "{}", target.fake.peak_requests());
 }
 
 #[tokio::test]

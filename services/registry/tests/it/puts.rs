@@ -246,3 +246,24 @@ async fn a_connection_that_cannot_be_opened_carried_nothing() {
     let PutError::NotApplied(failure) = outcome else { panic!("{outcome}") };
     assert_eq!(failure.reason(), Reason::RegistryUnavailable);
 }
+
+#[tokio::test]
+async fn a_put_that_finds_no_place_in_time_was_not_sent() {
+    let fake = Fake::start().await;
+    fake.silent_at("/v2/a/b/manifests/busy");
+    let config = RegistryConfig { max_connections: Some(3), ..fake.config() };
+    let registries = registries([config], Keys::none());
+    let other = registries.session(&fake.repository("a/b"), Access::Pull).unwrap();
+    // The one place for requests is taken by one that is never answered.
+    let busy = tokio::spawn(async move { other.head(&tag("busy")).await });
+    while fake.count("HEAD", "/manifests/busy") == 0 {
+        tokio::task::yield_now().await;
+    }
+    let session = registries.session(&fake.repository("a/b"), Access::Push).unwrap();
+    let outcome = put(&session, Some(Instant::now() + Duration::from_millis(50))).await;
+    let Err(PutError::NotApplied(failure)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(failure.retry_class(), Retry::Backoff, "{failure}");
+    assert!(failure.message().contains("before it was sent"), "{failure}");
+    assert_eq!(fake.count("PUT", "/manifests/"), 0);
+    busy.abort();
+}

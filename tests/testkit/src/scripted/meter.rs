@@ -18,6 +18,17 @@ struct Counts {
     received: BTreeMap<String, u64>,
     sent: BTreeMap<String, u64>,
     received_in_all: u64,
+    open: usize,
+    most_open: usize,
+}
+
+/// A request that waits for its answer; dropping it counts it as answered.
+pub(super) struct Open<'a>(&'a Meter);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.counts().open -= 1;
+    }
 }
 
 impl Meter {
@@ -27,6 +38,18 @@ impl Meter {
 
     pub(super) fn request(&self, seen: &Seen) {
         self.counts().requests.push(seen.clone());
+    }
+
+    /// A request of the registry begins to be answered.
+    pub(super) fn open(&self) -> Open<'_> {
+        let mut counts = self.counts();
+        counts.open += 1;
+        counts.most_open = counts.most_open.max(counts.open);
+        Open(self)
+    }
+
+    pub(super) fn most_open(&self) -> usize {
+        self.counts().most_open
     }
 
     pub(super) fn sent(&self, digest: &str, bytes: u64) {

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use crate::scripted::request::{Response, Seen, error, with};
@@ -54,6 +55,8 @@ pub enum Answer {
     },
     /// The registry obeys; its answer is changed.
     Change(Change),
+    /// The registry obeys after this time.
+    Late(Duration),
     /// The connection closes; the registry hears nothing.
     Drop,
     /// The registry obeys, and the connection closes without an answer.

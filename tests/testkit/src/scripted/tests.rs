@@ -386,6 +386,18 @@ async fn rows_come_before_the_registry_and_must_be_used_up() {
 }
 
 #[tokio::test]
+async fn requests_that_wait_at_the_same_time_are_counted() {
+    let fake = Scripted::start(Personality::default()).await.unwrap();
+    let late = Answer::Late(Duration::from_millis(200));
+    fake.script([(When::of("GET", "/v2/"), late, ALWAYS)]);
+    let get = || client().get(format!("{}/v2/", fake.url())).send();
+    let (one, two) = tokio::join!(get(), get());
+    assert!(one.unwrap().status() == 200 && two.unwrap().status() == 200);
+    get().await.unwrap();
+    assert_eq!(fake.peak_requests(), 2);
+}
+
+#[tokio::test]
 async fn logins_and_tokens_are_good_for_what_they_may() {
     let hub = Scripted::start(Personality::docker_hub()).await.unwrap();
     assert_ne!(hub.realm(), hub.host());
