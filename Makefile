@@ -57,8 +57,8 @@ test: setup ## run every test
 image-test: setup ## build the image and run the chart's pods in it (as root, on a private Docker engine)
 	@command -v dockerd >/dev/null || .ci/packages docker.io
 	@command -v docker >/dev/null || .ci/packages docker-cli docker-buildx
-	cargo build --locked -p colophond -p colophon -p colophon-launcher
-	cargo run -q --locked -p colophon-launcher --bin with-postgres -- \
+	cargo build --workspace --bins --locked
+	$(or $(CARGO_TARGET_DIR),target)/debug/with-postgres \
 		$(VENV)/bin/python -B tests/python/image/test_image.py $(or $(CARGO_TARGET_DIR),target)/debug
 
 .PHONY: demo
