@@ -38,6 +38,7 @@ mod session;
 mod tags;
 mod tls;
 mod token;
+mod transfer;
 mod transport;
 mod upload;
 
