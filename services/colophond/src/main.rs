@@ -4,6 +4,7 @@
 mod check;
 mod config;
 mod dev;
+mod docker_import;
 mod health;
 mod hold;
 mod live;
@@ -88,7 +89,7 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum ConfigCommand {
     /// Say everything that is wrong with the file, with line and key. Nothing is connected, and the
     /// database's address need not be set; files with certificates are read.
@@ -99,6 +100,13 @@ enum ConfigCommand {
     },
     /// Print the JSON schema of the file.
     Schema,
+    /// Print a section for each of Docker's insecure registries. Each is asked how it can be trusted;
+    /// no credential is sent.
+    ImportDocker {
+        /// Docker's configuration.
+        #[arg(value_name = "FILE", default_value = "/etc/docker/daemon.json")]
+        file: PathBuf,
+    },
 }
 
 /// How `restore-check` ends where something is not as recorded.
@@ -213,8 +221,12 @@ fn write_pages(folder: &Path) -> Result<()> {
 }
 
 async fn look_at_config(command: ConfigCommand, path: &Path) -> Result<()> {
-    let ConfigCommand::Check { online } = command else {
-        return say(serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
+    let online = match command {
+        ConfigCommand::Check { online } => online,
+        ConfigCommand::Schema => {
+            return say(serde_json::to_string_pretty(&schemars::schema_for!(Config))?);
+        }
+        ConfigCommand::ImportDocker { file } => return docker_import::import(&file).await,
     };
     let text = Config::text(path)?;
     let faults = check::faults(&text);

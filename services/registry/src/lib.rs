@@ -10,6 +10,7 @@
 
 mod address;
 mod answer;
+mod appraise;
 mod auth;
 mod blob;
 mod challenge;
@@ -42,6 +43,7 @@ mod transfer;
 mod transport;
 mod upload;
 
+pub use appraise::{Shown, appraise};
 pub use config::RegistryConfig;
 pub use copy::{BlobOutcome, CopyOptions, Progress, copy};
 pub use manifest::{Content, Descriptor, Layer, Manifest};

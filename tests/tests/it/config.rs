@@ -3,7 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use colophon_testkit::{launcher::PostgresOptions, wait::binary};
+use colophon_testkit::{
+    launcher::{PostgresOptions, Registry, RegistryOptions, Tls, port::Port},
+    pki::{Authority, fingerprint, self_signed},
+    wait::binary,
+};
 use colophon_tests::World;
 use tokio::process::Command;
 
@@ -129,4 +133,58 @@ async fn on_request_the_parts_are_looked_at() {
     assert_eq!(looked.code, Some(1), "{looked:?}");
     assert!(looked.out.contains("database: DATABASE_UNAVAILABLE"), "{looked:?}");
     assert!(looked.out.contains("vault: VAULT_SEALED"), "{looked:?}");
+}
+
+/// A registry as it comes from `docker run registry`, with or without a certificate.
+async fn registry(tls: Option<Tls>) -> Registry {
+    Registry::start(RegistryOptions { tls, ..RegistryOptions::default() }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_dockers_insecure_registries_gets_the_least_trust_that_it_needs() {
+    let authority = Authority::new("known to the system").unwrap();
+    let alone = self_signed().unwrap();
+    let pin = fingerprint(&alone.cert_pem).unwrap();
+    let plain = registry(None).await;
+    let pinned = registry(Some(alone)).await;
+    let trusted = registry(Some(authority.issue().unwrap())).await;
+    let nobody = Port::reserve().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let entries = serde_json::json!({
+        "log-driver": "json-file",
+        "insecure-registries": [
+            plain.host(), format!("https://{}", pinned.host()), "10.0.0.0/8", trusted.host(),
+            nobody.address(),
+        ],
+    });
+    let daemon = file("daemon.json", entries.to_string());
+    let output = Command::new(binary("colophond").unwrap())
+        .args(["config", "import-docker"])
+        .arg(&daemon)
+        .env_clear()
+        .env("SSL_CERT_FILE", file("ca.pem", authority.pem().to_owned()))
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("10.0.0.0/8: a range of addresses (CIDR)"), "{said}");
+    assert!(
+        said.contains(&format!("{}: the registry answers neither", nobody.address())),
+        "{said}"
+    );
+    let sections: toml::Table = toml::from_str(&String::from_utf8(output.stdout).unwrap()).unwrap();
+    let expected = format!(
+        "[[registry]]\nhost = \"{}\"\nplain_http = true\n[[registry]]\nhost = \"{}\"\n\
+         cert_sha256 = \"{pin}\"\n[[registry]]\nhost = \"{}\"\n",
+        plain.host(),
+        pinned.host(),
+        trusted.host()
+    );
+    assert_eq!(sections, toml::from_str::<toml::Table>(&expected).unwrap());
 }
