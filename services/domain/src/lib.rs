@@ -13,6 +13,7 @@ mod order;
 mod past;
 mod pattern;
 mod plan;
+mod platform;
 mod reference;
 mod release;
 mod request;
@@ -35,6 +36,7 @@ pub use order::{OrderKey, OrderKind};
 pub use past::{Step, StepKind, positions};
 pub use pattern::RepositoryPattern;
 pub use plan::{Obstacle, PlanView, PlannedPublication, PlannedTag};
+pub use platform::Platform;
 pub use reference::{Reference, RegistryHost, Repository, Tag, TagOrDigest};
 pub use release::{
     BlobState, JobKind, Phase, PublicationState, ReleaseState, TagKind, TagMoveState, conclude,

@@ -16,6 +16,7 @@ pub mod link;
 pub mod peer;
 pub mod pki;
 pub mod proxy;
+mod save25;
 pub mod scripted;
 pub mod secrets;
 mod serve;
@@ -25,4 +26,5 @@ pub mod wait;
 
 pub use colophon_launcher as launcher;
 pub use error::{Error, Result};
+pub use save25::save25;
 pub use skopeo::skopeo_inspect_digest;

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 /// The floors of ARCHITECTURE.md: a crate uses only crates of lower floors, and those of one
 /// floor do not know each other.
-const FLOORS: [(&str, u8); 12] = [
+const FLOORS: [(&str, u8); 13] = [
     ("colophon-api", 0),
     ("colophon-domain", 0),
     ("colophon-ledger", 0),
@@ -26,6 +26,7 @@ const FLOORS: [(&str, u8); 12] = [
     ("colophon-registry", 1),
     ("colophon-vault", 1),
     ("colophon-launcher", 1),
+    ("colophon-local", 1),
     ("colophon-engine", 2),
     ("colophon-server", 3),
     ("colophond", 4),
@@ -39,8 +40,8 @@ const ABOVE: [&str; 4] = ["colophon-testkit", "colophon-tests", "colophon-demo",
 const NEIGHBOURS: [(&str, &str); 1] = [("colophon-ledger", "colophon-domain")];
 
 /// The client is installed on machines that hold no secret and no database: it has the contract,
-/// the words and the verification, and nothing else of ours.
-const CLIENT: [&str; 3] = ["colophon-api", "colophon-domain", "colophon-ledger"];
+/// the words, the verification and the images that lie there, and nothing else of ours.
+const CLIENT: [&str; 4] = ["colophon-api", "colophon-domain", "colophon-ledger", "colophon-local"];
 
 /// How long a source file may be.
 const LINES: usize = 500;
