@@ -10,6 +10,7 @@
 mod child;
 mod choosing;
 mod docker;
+mod engine;
 mod fixture;
 mod hostile;
 mod mutated;
