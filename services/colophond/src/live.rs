@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Result, bail};
 use colophon_domain::{Access, Credential, CredentialSource, Repository, TagRules};
 use colophon_engine::Engine;
-use colophon_registry::Registries;
+use colophon_registry::{Registries, RegistryConfig};
 use colophon_server::Callers;
 use colophon_vault::Vault;
 use futures_util::future::BoxFuture;
@@ -30,8 +30,15 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// Builds everything; nothing is connected. With `before` the limits of the process are kept.
-    pub(crate) fn build(config: &mut Config, before: Option<&Registries>) -> Result<Self> {
+    /// Builds everything; nothing is connected. `join` makes the registries, with new limits or those
+    /// of before.
+    pub(crate) fn build(
+        config: &mut Config,
+        join: impl FnOnce(
+            Vec<RegistryConfig>,
+            Arc<dyn CredentialSource>,
+        ) -> colophon_domain::Result<Registries>,
+    ) -> Result<Self> {
         let (registries, rules) = config.take_registries()?;
         let vault = match config.vault.take() {
             Some(vault) => Some(Vault::new(vault, rules)?),
@@ -45,10 +52,7 @@ impl Fresh {
             None => Arc::new(Anonymous),
         };
         Ok(Self {
-            registries: match before {
-                Some(before) => before.replaced(registries, credentials)?,
-                None => Registries::new(registries, credentials)?,
-            },
+            registries: join(registries, credentials)?,
             rules: TagRules::new(std::mem::take(&mut config.repositories))?,
             callers: Callers::new(std::mem::take(&mut config.callers))?,
             vault,

@@ -92,7 +92,9 @@ impl Reload {
         let counts = (config.registries.len(), config.callers.len());
         let before = self.live.engine.registries();
         // Certificates are read from files here, which may take a moment.
-        let fresh = tokio::task::spawn_blocking(move || Fresh::build(&mut config, Some(&before)));
+        let fresh = tokio::task::spawn_blocking(move || {
+            Fresh::build(&mut config, |configs, credentials| before.replaced(configs, credentials))
+        });
         self.live.replace(fresh.await??);
         Ok(counts)
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use colophon_domain::{Clock, Reason, SystemClock, SystemEntropy};
 use colophon_engine::{Engine, Worker};
 use colophon_launcher::write_private;
+use colophon_registry::Registries;
 use colophon_server::{ConnectionLimits, Probe, Router, ServerSettings};
 use colophon_store::Store;
 use secrecy::ExposeSecret;
@@ -55,7 +56,9 @@ impl Parts {
             config.database.max_connections,
             Arc::new(SystemEntropy),
         )?;
-        let fresh = Fresh::build(&mut config, None)?;
+        let budget = Arc::new(store.clone());
+        let join = |configs, credentials| Registries::sharing(configs, credentials, budget);
+        let fresh = Fresh::build(&mut config, join)?;
         let limits = config.queue_limits();
         let health_listen = config.worker.health_listen;
         let health_address_file = config.worker.health_address_file.clone();
@@ -157,6 +160,14 @@ impl Parts {
         }
         if let Some(listener) = api {
             self.serve_api(listener, serving)?;
+        }
+        if !work {
+            // Workers hear of the others by themselves.
+            let (engine, token) = (self.live.engine.clone(), serving.stopping.clone());
+            serving.tasks.spawn(async move {
+                engine.listen(token).await;
+                Ok(())
+            });
         }
         if work {
             let worker = Worker::new(self.live.engine.clone(), worker_name());

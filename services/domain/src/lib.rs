@@ -14,6 +14,7 @@ mod past;
 mod pattern;
 mod plan;
 mod platform;
+mod rate_budget;
 mod reference;
 mod release;
 mod request;
@@ -37,6 +38,10 @@ pub use past::{Step, StepKind, positions};
 pub use pattern::RepositoryPattern;
 pub use plan::{Obstacle, PlanView, PlannedPublication, PlannedTag};
 pub use platform::Platform;
+pub use rate_budget::{
+    BudgetEvent, HostBudget, LONGEST_PAUSE, LONGEST_WINDOW, Limit, RateBudget, SlotAsk, Slots,
+    Urgency, least, spacing,
+};
 pub use reference::{Reference, RegistryHost, Repository, Tag, TagOrDigest};
 pub use release::{
     BlobState, JobKind, Phase, PublicationState, ReleaseState, TagKind, TagMoveState, conclude,

@@ -3,7 +3,9 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use colophon_domain::{Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest};
+use colophon_domain::{
+    Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest, Urgency,
+};
 use colophon_registry::CopyOptions;
 use colophon_store::Claimed;
 
@@ -47,8 +49,9 @@ impl Engine {
         let TagOrDigest::Digest(digest) = &content.target else {
             return Err(Failure::new(Reason::Internal, "content is copied by digest only"));
         };
-        let source = self.registries.session(&content.repository, Access::Pull)?;
-        let target = self.registries.session(&job.repository, Access::Push)?;
+        let urgency = Urgency::of_content(job.priority);
+        let source = self.registries.session(&content.repository, Access::Pull)?.urgent(urgency);
+        let target = self.registries.session(&job.repository, Access::Push)?.urgent(urgency);
         let counter = Arc::new(Counter::default());
         let options = CopyOptions { recheck, ..CopyOptions::default() };
         let copy = colophon_registry::copy(

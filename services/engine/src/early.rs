@@ -2,7 +2,7 @@
 //! before it copies a byte or writes a unique tag.
 
 use colophon_domain::{
-    Access, Decision, Digest, Failure, Result, TagKind, TagMoveState, TagOrDigest, explain,
+    Access, Decision, Digest, Failure, Result, TagKind, TagMoveState, TagOrDigest, Urgency, explain,
 };
 use colophon_store::{Claimed, Move};
 use futures_util::future::try_join_all;
@@ -21,7 +21,7 @@ impl Engine {
             step.kind == TagKind::Unique || terms.expected.is_some() || terms.order.is_some()
         });
         for group in tags.chunks(self.settings.tags_at_once.max(1)) {
-            let looks = try_join_all(group.iter().map(|step| self.find_tag(step))).await?;
+            let looks = try_join_all(group.iter().map(|step| self.find_tag(job, step))).await?;
             for (step, found) in group.iter().zip(looks) {
                 if let Some(refusal) = self.foreseen(step, found.as_ref()).await? {
                     self.store.refuse(job, step, &refusal, found.as_ref()).await?;
@@ -49,8 +49,9 @@ impl Engine {
         Ok(Some(Failure::new(reason, text)))
     }
 
-    async fn find_tag(&self, step: &Move) -> Result<Option<Digest>> {
+    async fn find_tag(&self, job: &Claimed, step: &Move) -> Result<Option<Digest>> {
         let session = self.registries.session(&step.repository, Access::Push)?;
+        let session = session.urgent(Urgency::of_tags(job.priority));
         session.observe(&TagOrDigest::Tag(step.tag.clone())).await
     }
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use colophon_domain::{
-    Access, Digest, Failure, Reason, Result, Retry, TagKind, TagOrDigest, retention_tag,
+    Access, Digest, Failure, Reason, Result, Retry, TagKind, TagOrDigest, Urgency, retention_tag,
 };
 use colophon_store::{Keeping, Kept, Look, Move, Prune, Settled};
 use tokio_util::sync::CancellationToken;
@@ -121,6 +121,7 @@ impl Engine {
     /// Deletes the tag of one kept digest; true if it is gone.
     async fn let_go(&self, kept: &Kept) -> Result<bool> {
         let session = self.registries.session(&kept.repository, Access::Push)?;
+        let session = session.urgent(Urgency::Bulk);
         // Some registries delete the manifest with its tag, and every other tag of it.
         for tag in self.store.source_tags(kept).await? {
             if session.observe(&TagOrDigest::Tag(tag)).await?.as_ref() == Some(&kept.digest) {
@@ -130,8 +131,7 @@ impl Engine {
         }
         let what = TagOrDigest::Tag(kept.kept_tag.clone());
         let tag_seq = self.store.tag_seq(&kept.repository, &kept.kept_tag).await?;
-        let asked = Instant::now();
-        let seen = session.observe(&what).await?;
+        let (seen, asked) = session.look(&what).await?;
         let look = Look::since(seen.as_ref(), asked);
         let window = self.settings.put_timeout;
         let grace = self.settings.grace + self.settings.consistency_window;
@@ -144,6 +144,8 @@ impl Engine {
             }
             Prune::Delete(intent) => intent,
         };
+        // What has begun is in nobody's way for long.
+        let session = session.urgent(Urgency::Urgent);
         let left = (begun + window).saturating_duration_since(Instant::now());
         // Without an answer nobody knows; the reconciler looks, and the next round sees it.
         let answer = tokio::time::timeout(left, session.delete_tag(&kept.kept_tag)).await;

@@ -1,9 +1,9 @@
 //! The reconciler: finds out what became of moves whose worker died, stalled or never got an
 //! answer. It looks only after the intent's deadline and grace, when no PUT can be under way.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use colophon_domain::{Access, Failure, Reason, Result, TagOrDigest};
+use colophon_domain::{Access, Failure, Reason, Result, TagOrDigest, Urgency};
 use colophon_store::{DueIntent, Look};
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
@@ -81,9 +81,10 @@ impl Engine {
 
     /// Asks the registry what became of an interrupted move, and writes it down.
     pub(crate) async fn look(&self, due: &DueIntent) -> Result<()> {
-        let session = self.registries.session(&due.repository, Access::Push)?;
-        let asked = Instant::now();
-        let observed = session.observe(&TagOrDigest::Tag(due.tag.clone())).await?;
+        // Whoever wants to move the tag waits for this.
+        let session =
+            self.registries.session(&due.repository, Access::Push)?.urgent(Urgency::Urgent);
+        let (observed, asked) = session.look(&TagOrDigest::Tag(due.tag.clone())).await?;
         let look = Look::since(observed.as_ref(), asked);
         let settled = self.store.resolve(due, look).await?;
         tracing::info!(

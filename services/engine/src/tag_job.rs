@@ -1,7 +1,7 @@
 //! A tag job: one target's tags of one phase. Each tag is settled on its own, so that one that
 //! cannot be moved does not hide what became of the others.
 
-use colophon_domain::{Access, Failure, JobKind, Reason, Result, Retry};
+use colophon_domain::{Access, Failure, JobKind, Reason, Result, Retry, Urgency};
 use colophon_registry::Session;
 use colophon_store::{Claimed, Outcome, Waiting};
 use futures_util::future::join_all;
@@ -37,7 +37,10 @@ impl Engine {
         if first && self.refuse_early(job).await? {
             return Ok(End::Done);
         }
-        let session = self.registries.session(&job.repository, Access::Push)?;
+        // What should not be where it is goes back before anything else.
+        let restores = job.restores().then_some(Urgency::Urgent);
+        let urgency = restores.unwrap_or_else(|| Urgency::of_tags(job.priority));
+        let session = self.registries.session(&job.repository, Access::Push)?.urgent(urgency);
         let place = Place { job, session, keeper, versions: Versions::of(&steps) };
         let mut ends = Vec::with_capacity(steps.len());
         for group in steps.chunks(self.settings.tags_at_once.max(1)) {

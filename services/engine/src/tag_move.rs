@@ -6,9 +6,10 @@
 use std::time::{Duration, Instant};
 
 use colophon_domain::{
-    Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagMoveState, TagOrDigest,
+    Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagMoveState,
+    TagOrDigest, Urgency,
 };
-use colophon_registry::{Manifest, PutError, Session};
+use colophon_registry::{Manifest, Pass, PutError, Session};
 use colophon_store::{Begun, Blocker, Claimed, Head, Intent, Look, Move, Outcome, Waiting};
 
 use crate::{Engine, lease::Keeper, tag_job::Place};
@@ -66,8 +67,7 @@ impl Engine {
                 continue;
             }
             let step = &*versions.told(step);
-            let asked = Instant::now();
-            let observed = observe(session, step).await?;
+            let (observed, asked) = observe(session, step).await?;
             let decision = step.decide(observed.as_ref(), &head.state);
             if let (Decision::Leave(_, reason), Some(holder)) = (decision, head.holder)
                 && yields(step, reason)
@@ -92,6 +92,9 @@ impl Engine {
             }
             // Read before the intent: what cannot be read must not leave an intent behind.
             let manifest = self.manifest_of(job, step, session, keeper).await?;
+            // So is what the registry's budget has to say. Who has looked goes first: a look ages.
+            let urgent = session.urgent(Urgency::Urgent);
+            let pass = urgent.ready().await?;
             let begun = Instant::now();
             let window = keeper.put_window(self.settings.put_timeout)?;
             // The reconciler, too, gives the registry its time to show what it has accepted.
@@ -101,7 +104,7 @@ impl Engine {
                 Begun::Stale => {}
                 Begun::Intent(intent) => {
                     match self
-                        .send(step, (&intent, asked), session, &manifest, begun + window)
+                        .send(step, (&intent, asked), (&urgent, pass), &manifest, begun + window)
                         .await?
                     {
                         Sent::Ended(end) => return Ok(end),
@@ -131,12 +134,12 @@ impl Engine {
         &self,
         step: &Move,
         (intent, before): (&Intent, Instant),
-        session: &Session,
+        (session, pass): (&Session, Pass),
         manifest: &Manifest,
         deadline: Instant,
     ) -> Result<Sent> {
         let what = TagOrDigest::Tag(step.tag.clone());
-        let refusal = match session.put_manifest(&what, manifest, Some(deadline)).await {
+        let refusal = match session.put_manifest_with(pass, &what, manifest, deadline).await {
             Ok(()) => None,
             // Missing content is copied once more, so the tag is not settled by it.
             Err(PutError::NotApplied(failure)) if failure.reason() == Reason::ContentMissing => {
@@ -192,8 +195,7 @@ impl Engine {
     ) -> Result<(Option<Digest>, Instant)> {
         let end = Instant::now() + self.settings.consistency_window;
         loop {
-            let asked = Instant::now();
-            let observed = match session.observe(what).await {
+            let (observed, asked) = match session.look(what).await {
                 Err(failure) if passes(&failure) && Instant::now() < end => {
                     tokio::time::sleep(STALE_PAUSE).await;
                     continue;
@@ -315,8 +317,8 @@ enum Sent {
     ContentMissing,
 }
 
-async fn observe(session: &Session, step: &Move) -> Result<Option<Digest>> {
-    session.observe(&TagOrDigest::Tag(step.tag.clone())).await
+async fn observe(session: &Session, step: &Move) -> Result<(Option<Digest>, Instant)> {
+    session.look(&TagOrDigest::Tag(step.tag.clone())).await
 }
 
 /// Whether a tag goes to what it was, or stays at it: then its content is not the release's.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use colophon_domain::{Failure, JobKind, Reason, Result, Retry};
-use colophon_store::{Claimed, GaveUp, Waiting};
+use colophon_store::{Claimed, GaveUp, Hint, Waiting};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
@@ -18,6 +18,11 @@ use crate::{Engine, job_span, lease::Keeper, metrics};
 
 /// The pause before the end of an attempt is written once more.
 const END_PAUSE: Duration = Duration::from_millis(500);
+
+/// The least time for which a job waits, and the most by which jobs that wait for the same registry
+/// go on after each other.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
+const SPREAD: Duration = Duration::from_millis(300);
 
 /// So many times the attempts of another job has one that puts tags back: about ten hours by
 /// default.
@@ -153,15 +158,24 @@ impl Worker {
 }
 
 impl Engine {
-    /// Hears of work from other processes.
-    async fn listen(&self, shutdown: CancellationToken) {
+    /// Hears of work, and of what registries ask for, from other processes.
+    pub async fn listen(&self, shutdown: CancellationToken) {
         let hear = async {
             loop {
                 match self.store.wakeups().await {
                     Ok(mut wakeups) => {
-                        while wakeups.next().await.is_ok() {
-                            self.jobs.notify_one();
-                            self.watches.hint.notify_one();
+                        // Some hints may have been missed until now.
+                        self.registries().look_at_budget(None).await;
+                        while let Ok(hint) = wakeups.next().await {
+                            match hint {
+                                Hint::Jobs => {
+                                    self.jobs.notify_one();
+                                    self.watches.hint.notify_one();
+                                }
+                                Hint::Budget(host) => {
+                                    self.registries().look_at_budget(Some(&host)).await;
+                                }
+                            }
                         }
                     }
                     Err(failure) => tracing::debug!(%failure, "no hints of new jobs; polling"),
@@ -280,10 +294,14 @@ impl Engine {
         match (failure.reason(), failure.retry_class()) {
             (Reason::LeaseLost, _) => Ok(()),
             (Reason::Cancelled, _) => self.or_wait(job, self.store.stop(job).await?).await,
-            (_, Retry::Wait(pause)) => {
-                let pause = pause
-                    .max(Duration::from_millis(200))
-                    .mul_f64(1.0 + self.entropy.fraction() / 5.0);
+            (reason, Retry::Wait(pause)) => {
+                let pause = pause.max(LEAST_PAUSE);
+                // A registry's pause is over when it said so: its budget spreads what follows.
+                let spread = match reason {
+                    Reason::RateLimited => SPREAD.min(pause / 5),
+                    _ => pause / 5,
+                };
+                let pause = pause + spread.mul_f64(self.entropy.fraction());
                 let waiting = Waiting::on(failure.message(), Some(failure.reason()), pause);
                 self.store.wait(job.lease, &waiting).await
             }

@@ -11,7 +11,7 @@ impl Session {
     /// is then sent.
     #[tracing::instrument(level = "debug", name = "registry.blob.check", skip_all, fields(repository = self.repository.name(), digest = %digest))]
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let url = self.url(&format!("blobs/{digest}"));
         let call = Call::reading(self, Method::HEAD, url, format!("looking for the blob {digest}"));
         let asked = call.asked.clone();

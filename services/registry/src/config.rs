@@ -1,7 +1,7 @@
 //! The settings of one registry: where it is, how far its certificate is trusted and where its
 //! PATs may go. Contradictory settings are refused at the start, by the name of the field.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use colophon_domain::{Failure, RegistryHost, Result};
 use schemars::JsonSchema;
@@ -12,6 +12,8 @@ use url::Url;
 const DEFAULT_CONNECTIONS: usize = 24;
 /// One for manifests and checks, one for downloads and one for uploads.
 const LEAST_CONNECTIONS: usize = 3;
+/// Limits that may be configured.
+const PER_SECOND: RangeInclusive<f64> = 0.1..=10_000.0;
 
 /// Realms that well-known registries name in their challenges although they are other hosts.
 /// GHCR and Quay give out their tokens themselves.
@@ -54,6 +56,10 @@ pub struct RegistryConfig {
     /// downloads and uploads. 24 unless given.
     #[serde(default)]
     pub max_connections: Option<usize>,
+    /// Requests in a second that the registry allows, of all processes together, from 0.1 to 10000;
+    /// without it, what the registry says or shows by refusing.
+    #[serde(default)]
+    pub max_requests_per_second: Option<f64>,
     /// For a connection to be opened.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -101,6 +107,7 @@ impl RegistryConfig {
             token_realms: Vec::new(),
             storage_hosts: Vec::new(),
             max_connections: None,
+            max_requests_per_second: None,
             connect_timeout: connect_timeout(),
             request_timeout: request_timeout(),
             idle_timeout: idle_timeout(),
@@ -125,6 +132,9 @@ impl RegistryConfig {
         if !(LEAST_CONNECTIONS..=1024).contains(&connections) {
             return Err(self.wrong("max_connections", "must be from 3 to 1024"));
         }
+        if self.max_requests_per_second.is_some_and(|limit| !PER_SECOND.contains(&limit)) {
+            return Err(self.wrong("max_requests_per_second", "must be from 0.1 to 10000"));
+        }
         let mut realms = self.authorities("token_realms", &self.token_realms)?;
         for (registry, realm) in REALM_PRESETS {
             if self.host.as_str() == *registry {
@@ -137,6 +147,7 @@ impl RegistryConfig {
             realms,
             storage: self.authorities("storage_hosts", &self.storage_hosts)?,
             connections,
+            per_second: self.max_requests_per_second,
         })
     }
 
@@ -204,6 +215,7 @@ pub(crate) struct Checked {
     pub realms: Vec<Authority>,
     pub storage: Vec<Authority>,
     pub connections: usize,
+    pub per_second: Option<f64>,
 }
 
 /// `host[:port]` of the configuration; without a port it means the scheme's own.
@@ -279,6 +291,9 @@ mod tests {
             ("token_realms = ['a/b']".into(), "registry.token_realms"),
             ("max_connections = 2".into(), "registry.max_connections"),
             ("request_timeout = '0s'".into(), "registry.request_timeout"),
+            ("max_requests_per_second = 0".into(), "registry.max_requests_per_second"),
+            ("max_requests_per_second = nan".into(), "registry.max_requests_per_second"),
+            ("max_requests_per_second = 1e9".into(), "registry.max_requests_per_second"),
         ];
         for (text, field) in cases {
             assert_eq!(refused_field(&format!("{host}{text}")), field, "{text}");

@@ -1,5 +1,5 @@
 //! One request to a registry and all that may have to happen until it has an answer: the
-//! host's pause, the authorization and its renewal, a few retries, redirects followed by hand.
+//! host's budget, the authorization and its renewal, a few retries, redirects followed by hand.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -14,7 +14,7 @@ use url::Url;
 use crate::{
     answer::{Asked, Refusal},
     auth::Turn,
-    pause::retry_after,
+    budget::Pass,
     request::Line,
     scope::Scopes,
     session::Session,
@@ -51,6 +51,8 @@ pub(crate) struct Call<'a> {
     pub renew: bool,
     /// Nothing is sent after this, and no answer is waited for.
     pub deadline: Option<Instant>,
+    /// The right to be sent, where that was waited for already.
+    pub pass: Option<Pass>,
 }
 
 impl<'a> Call<'a> {
@@ -71,6 +73,7 @@ impl<'a> Call<'a> {
             repeatable: true,
             renew: true,
             deadline: None,
+            pass: None,
         }
     }
 
@@ -137,7 +140,6 @@ impl Session {
                         continue;
                     }
                     StatusCode::TOO_MANY_REQUESTS => {
-                        self.throttled(response.headers());
                         throttles += 1;
                         if throttles < MOST_THROTTLES {
                             continue;
@@ -146,16 +148,10 @@ impl Session {
                         return Err(CallError::unheard(refusal.into_failure(asked)));
                     }
                     status if status.is_server_error() => {
-                        if let Some(pause) = self.asks_for_pause(response.headers()) {
-                            self.host.pause.hold(pause);
-                        }
                         let refusal = self.refusal(response, asked).await;
                         CallError::maybe_heard(refusal.into_failure(asked))
                     }
-                    _ => {
-                        self.host.pause.succeeded();
-                        return Ok(response);
-                    }
+                    _ => return Ok(response),
                 },
                 Err(error) => error,
             };
@@ -196,19 +192,26 @@ impl Session {
         timeout_at(deadline, prepared).await.unwrap_or_else(late).map_err(CallError::unheard)
     }
 
-    /// Waits for the host's pause and the authorization, then sends once.
+    /// Waits for the host's budget and the authorization, then sends once.
     async fn attempt(
         &self,
         call: &Call<'_>,
         turn: &mut Turn<'_>,
         attempt: u32,
     ) -> Result<Response, CallError> {
+        let budget = &self.host.limits.budget;
         let prepare = async {
-            self.host.pause.ready_by(&self.host.name, call.deadline).await?;
-            turn.header(&call.asked).await
+            budget.unpaused(call.deadline).await?;
+            // A token is asked for before, so that the slot is used when it comes.
+            let authorization = turn.header(&call.asked).await?;
+            let pass = match call.pass.filter(|_| attempt == 1) {
+                Some(pass) => budget.unpaused(call.deadline).await.map(|()| pass)?,
+                None => budget.ready(self.urgency, call.deadline).await?,
+            };
+            Ok((authorization, pass))
         };
         let late = || CallError::unheard(call.asked.late());
-        let authorization = match call.deadline {
+        let (authorization, pass) = match call.deadline {
             Some(deadline) if deadline <= Instant::now() => return Err(late()),
             Some(deadline) => timeout_at(deadline, prepare).await.map_err(|_| late())?,
             None => prepare.await,
@@ -230,6 +233,7 @@ impl Session {
         match self.line(call, attempt).send(timeout_at(limit, request.send())).await {
             Ok(Ok(mut response)) => {
                 if self.host.is_own(&call.url) {
+                    self.answered(pass, &response);
                     self.host.learn_address(&response);
                     response.extensions_mut().insert(turn.sent());
                 }
@@ -247,16 +251,10 @@ impl Session {
         }
     }
 
-    fn asks_for_pause(&self, headers: &HeaderMap) -> Option<Duration> {
-        retry_after(headers, self.host.clock.as_ref())
-    }
-
-    /// A 429 pauses everybody who asks this host.
-    pub(crate) fn throttled(&self, headers: &HeaderMap) {
-        match self.asks_for_pause(headers) {
-            Some(pause) => self.host.pause.hold(pause),
-            None => self.host.pause.strike(),
-        }
+    /// What an answer says of the registry's limits counts for everybody who asks it.
+    pub(crate) fn answered(&self, pass: Pass, response: &Response) {
+        let clock = self.host.clock.as_ref();
+        self.host.limits.budget.answered(pass, response.status(), response.headers(), clock);
     }
 
     /// Reads a refusal that needs no further authorization.
@@ -301,6 +299,7 @@ impl Session {
             let own = self.host.is_own(&call.url);
             let response =
                 if own { self.call(call).await? } else { self.call_anonymously(call).await? };
+            call.pass = None;
             if !is_redirect(response.status()) {
                 return Ok(if own { Walked::Own(response) } else { Walked::Foreign(response) });
             }
@@ -309,15 +308,22 @@ impl Session {
         Err(call.asked.protocol("too many redirects"))
     }
 
-    /// Sends once without authorization, as to a host that the registry named; what comes back
+    /// Sends once without authorization, as to a host that the registry named; what such a host says
     /// pauses nobody.
     pub(crate) async fn call_anonymously(&self, call: &Call<'_>) -> Result<Response> {
         let client = self.host.client_for(&call.url, &call.asked)?;
         let request =
             client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        let own = self.host.is_own(&call.url);
+        let pass = if own { Some(self.ready().await?) } else { None };
         let sent = tokio::time::timeout(self.host.config.request_timeout, request.send());
         match self.line(call, 1).send(sent).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => {
+                if let Some(pass) = pass {
+                    self.answered(pass, &response);
+                }
+                Ok(response)
+            }
             Ok(Err(error)) => Err(transport::explain(error, &call.asked)),
             Err(_) => Err(call.asked.unavailable("no answer in time")),
         }

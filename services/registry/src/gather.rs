@@ -119,7 +119,7 @@ impl Copy<'_> {
     /// Room for a manifest of any size. A copy that holds none yet may wait as long as it
     /// takes; one that does must not, because others may wait for what it holds.
     async fn room(&self, bytes: &AtomicUsize) -> Result<SemaphorePermit<'_>> {
-        let room = &self.target.shared.manifests;
+        let room = &self.target.shared.limits.manifests;
         let closed = |error| {
             Failure::new(Reason::Internal, "the registry client is shut down").caused_by(error)
         };

@@ -1,4 +1,4 @@
-//! Everything that the process shares about one registry: its connections, its pause, its
+//! Everything that the process shares about one registry: its connections, its limits, its
 //! tokens, and the rules about where a request of its may go.
 
 use std::{net::IpAddr, sync::Arc};
@@ -7,14 +7,13 @@ use colophon_domain::{Clock, Failure, Reason, RegistryHost, Result};
 use http::header;
 use reqwest::{Client, ClientBuilder, Response, redirect};
 use rustls::RootCertStore;
-use tokio::sync::Semaphore;
 use url::{Host as UrlHost, Url};
 
 use crate::{
     address::{GuardedResolver, OwnAddress},
     answer::Asked,
     config::{Authority, RegistryConfig},
-    pause::Pause,
+    limited::HostLimits,
     schemes::Schemes,
     sent::Sent,
     tls::{self, Trust},
@@ -30,15 +29,10 @@ pub(crate) struct Host {
     pub name: RegistryHost,
     pub config: RegistryConfig,
     pub base: Url,
-    pub pause: Pause,
+    pub limits: Arc<HostLimits>,
     pub tokens: TokenCache,
     pub schemes: Schemes,
     pub clock: Arc<dyn Clock>,
-    /// Manifests and checks; downloads; uploads. Apart, so that a copy within one registry,
-    /// which holds one of each of the latter two, cannot wait for itself.
-    pub requests: Semaphore,
-    pub downloads: Semaphore,
-    pub uploads: Semaphore,
     realms: Vec<Authority>,
     storage: Vec<Authority>,
     own_address: Arc<OwnAddress>,
@@ -55,6 +49,7 @@ impl Host {
         config: RegistryConfig,
         system: &Arc<RootCertStore>,
         clock: Arc<dyn Clock>,
+        limits: Arc<HostLimits>,
     ) -> Result<Self> {
         let checked = config.check()?;
         let roots = match &config.ca_file {
@@ -81,18 +76,21 @@ impl Host {
             foreign: build(builder(&others)?.dns_resolver(Arc::new(guard)))?,
             name: config.host.clone(),
             base: checked.base,
-            pause: Pause::default(),
+            limits,
             tokens: TokenCache::default(),
             schemes: Schemes::default(),
             clock,
-            requests: Semaphore::new(checked.connections / 3),
-            downloads: Semaphore::new(checked.connections / 3),
-            uploads: Semaphore::new(checked.connections / 3),
             realms: checked.realms,
             storage: checked.storage,
             own_address,
             config,
         })
+    }
+
+    /// Lets the limits be what the configuration says, from now on.
+    pub(crate) fn limit(&self) -> Result<()> {
+        self.limits.configure(&self.config.check()?);
+        Ok(())
     }
 
     /// Whether the URL leads to the registry itself, where credentials may go.

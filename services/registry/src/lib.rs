@@ -8,27 +8,33 @@
 //!
 //! Start reading at [`Registries`] and [`copy()`].
 
+mod accepted;
 mod address;
 mod answer;
 mod appraise;
 mod auth;
 mod blob;
+mod budget;
 mod challenge;
 mod config;
 mod copy;
+mod dispatch;
 mod download;
 mod exchange;
 mod flight;
 mod gather;
 mod hint;
 mod host;
+mod limited;
+mod limits;
 mod link;
 mod manifest;
 mod manifests;
 mod measure;
+mod memory_budget;
 mod metrics;
 mod observe;
-mod pause;
+mod places;
 mod plan;
 mod rate;
 mod request;
@@ -44,6 +50,7 @@ mod transport;
 mod upload;
 
 pub use appraise::{Shown, appraise};
+pub use budget::Pass;
 pub use config::RegistryConfig;
 pub use copy::{BlobOutcome, CopyOptions, Progress, copy};
 pub use manifest::{Content, Descriptor, Layer, Manifest};

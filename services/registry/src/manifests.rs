@@ -10,6 +10,7 @@ use reqwest::Response;
 
 use crate::{
     answer::{Asked, Refusal, read_limited},
+    budget::Pass,
     exchange::{Call, CallError},
     manifest::{
         ACCEPTED, Descriptor, MANIFEST_LIMIT, Manifest, essence, is_manifest, served_digest,
@@ -78,7 +79,7 @@ impl Session {
     /// The same by HEAD alone; `None` also where the answer does not suffice.
     #[tracing::instrument(level = "debug", name = "registry.manifest.check", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub(crate) async fn head_only(&self, what: &TagOrDigest) -> Result<Option<Descriptor>> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let call = self.read_call(Method::HEAD, what, "looking for");
         let asked = call.asked.clone();
         let response = self.follow(call).await?;
@@ -111,7 +112,7 @@ impl Session {
     /// the registry from answering.
     #[tracing::instrument(level = "debug", name = "registry.manifest.download", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub async fn manifest(&self, what: &TagOrDigest) -> Result<Option<Manifest>> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let call = self.read_call(Method::GET, what, "reading");
         let asked = call.asked.clone();
         let response = self.follow(call).await?;
@@ -145,12 +146,37 @@ impl Session {
     /// [`PutError::NotApplied`] after a 4xx or when nothing was sent: `CONTENT_MISSING` if the
     /// registry lacks a blob or child, `TAG_IMMUTABLE` if it does not let the tag move.
     /// [`PutError::Unknown`] after a 5xx, a lost connection or no answer in time.
-    #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]
     pub async fn put_manifest(
         &self,
         what: &TagOrDigest,
         manifest: &Manifest,
         deadline: Option<Instant>,
+    ) -> Result<(), PutError> {
+        self.put(what, manifest, deadline, None).await
+    }
+
+    /// The same with a [`Pass`] that was waited for before: the time until the deadline is the
+    /// registry's alone.
+    ///
+    /// # Errors
+    /// As [`Session::put_manifest`].
+    pub async fn put_manifest_with(
+        &self,
+        pass: Pass,
+        what: &TagOrDigest,
+        manifest: &Manifest,
+        deadline: Instant,
+    ) -> Result<(), PutError> {
+        self.put(what, manifest, Some(deadline), Some(pass)).await
+    }
+
+    #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]
+    async fn put(
+        &self,
+        what: &TagOrDigest,
+        manifest: &Manifest,
+        deadline: Option<Instant>,
+        pass: Option<Pass>,
     ) -> Result<(), PutError> {
         let url = self.url(&format!("manifests/{what}"));
         let mut call =
@@ -161,8 +187,9 @@ impl Session {
         call.headers.insert(header::CONTENT_TYPE, kind);
         call.body = manifest.bytes.clone();
         call.deadline = deadline.map(tokio::time::Instant::from_std);
-        let permit = self.permit_by(call.deadline, &call.asked).await;
-        let _permit = permit.map_err(PutError::NotApplied)?;
+        call.pass = pass;
+        let place = self.place_by(call.deadline, &call.asked).await;
+        let _place = place.map_err(PutError::NotApplied)?;
         let response = self.call(&call).await?;
         if !response.status().is_success() {
             let refusal = self.refusal(response, &call.asked).await;

@@ -3,6 +3,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use colophon_domain::{RegistryHost, Urgency};
 use colophon_telemetry::{BYTES, Counter, Histogram, KeyValue, SECONDS, meter};
 use http::{Method, StatusCode};
 use url::Url;
@@ -22,6 +23,15 @@ static THROTTLED: LazyLock<Counter<u64>> = LazyLock::new(|| {
     meter()
         .u64_counter("colophon.registry.throttled")
         .with_description("Answers 429 of registries and their token realms")
+        .build()
+});
+
+static WAITED: LazyLock<Histogram<f64>> = LazyLock::new(|| {
+    meter()
+        .f64_histogram("colophon.registry.budget.wait")
+        .with_unit("s")
+        .with_description("Waiting for a slot of a registry's rate budget")
+        .with_boundaries(SECONDS.to_vec())
         .build()
 });
 
@@ -53,6 +63,15 @@ pub(crate) fn requested(line: &Line<'_>, status: Option<StatusCode>, took: Durat
         KeyValue::new("status", class(status)),
     ];
     DURATION.record(took.as_secs_f64(), &labels);
+}
+
+/// Counts a request that had to have a slot of the registry's budget.
+pub(crate) fn waited(registry: &RegistryHost, urgency: Urgency, took: Duration) {
+    let labels = [
+        KeyValue::new("registry", registry.as_str().to_owned()),
+        KeyValue::new("urgency", urgency.as_str()),
+    ];
+    WAITED.record(took.as_secs_f64(), &labels);
 }
 
 /// Counts a blob that is at the target.

@@ -1,14 +1,16 @@
 //! What a tag points to, whatever that is: its digest alone, without the content being
 //! understood. Somebody else may have put a manifest there that we could not copy.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use colophon_domain::{Algorithm, Digest, Reason, Result, TagOrDigest};
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 
 use crate::{
-    answer::Asked, download::Hash, exchange::Call, manifests::content_digest, session::Session,
-    transport,
+    answer::Asked, budget::Pass, download::Hash, exchange::Call, manifests::content_digest,
+    session::Session, transport,
 };
 
 /// Bytes that are hashed, in pieces, where a registry does not say the digest.
@@ -21,10 +23,26 @@ impl Session {
     /// # Errors
     /// `REGISTRY_*`, `RATE_LIMITED` and the like; never because of a 404 or of the content's
     /// kind. `TOO_LARGE` above 64 MiB.
-    #[tracing::instrument(level = "debug", name = "registry.tag.observe", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
     pub async fn observe(&self, what: &TagOrDigest) -> Result<Option<Digest>> {
-        let _permit = self.permit(&self.host.requests).await?;
-        let call = self.anything(Method::HEAD, what);
+        Ok(self.look(what).await?.0)
+    }
+
+    /// The same, and when the registry was asked, at the earliest: waiting for a place, or for the
+    /// registry's budget, makes no answer older.
+    ///
+    /// # Errors
+    /// As [`Session::observe`].
+    #[tracing::instrument(level = "debug", name = "registry.tag.observe", skip_all, fields(repository = self.repository.name(), reference = what.as_str()))]
+    pub async fn look(&self, what: &TagOrDigest) -> Result<(Option<Digest>, Instant)> {
+        let _place = self.place(&self.host.limits.requests).await;
+        let pass = self.ready().await?;
+        let begun = Instant::now();
+        Ok((self.observed(what, pass).await?, begun))
+    }
+
+    async fn observed(&self, what: &TagOrDigest, pass: Pass) -> Result<Option<Digest>> {
+        let mut call = self.anything(Method::HEAD, what);
+        call.pass = Some(pass);
         let asked = call.asked.clone();
         let response = self.follow(call).await?;
         match (response.status(), content_digest(response.headers())) {

@@ -4,25 +4,29 @@
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use colophon_domain::{
-    Access, Clock, CredentialSource, Failure, Reason, RegistryHost, Repository, Result, SystemClock,
+    Access, Clock, CredentialSource, Failure, RateBudget, Reason, RegistryHost, Repository, Result,
+    SystemClock, Urgency,
 };
 use http::Method;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::{
-    answer::Asked, config::RegistryConfig, exchange::Call, flight::Flights, gather, host::Host,
-    scope::Scopes, tls, upload::Begun,
+    answer::Asked,
+    budget::Pass,
+    config::RegistryConfig,
+    exchange::Call,
+    flight::Flights,
+    host::Host,
+    limited::Limits,
+    memory_budget::MemoryBudget,
+    places::{Place, Places},
+    scope::Scopes,
+    tls,
+    upload::Begun,
 };
 
-/// Blobs that are moved at the same time by the whole process. Each takes up to 4 MiB in buffers,
-/// so this bounds the memory whatever the images' sizes.
-const TRANSFERS: usize = 10;
-
-/// The configured registries: one pool of connections, one pause and one set of tokens each,
+/// The configured registries: one pool of connections, one budget and one set of tokens each,
 /// shared by all sessions. Cloning is cheap.
 #[derive(Clone)]
 pub struct Registries(Arc<Shared>);
@@ -30,9 +34,7 @@ pub struct Registries(Arc<Shared>);
 pub(crate) struct Shared {
     hosts: HashMap<RegistryHost, Arc<Host>>,
     credentials: Arc<dyn CredentialSource>,
-    pub transfers: Arc<Semaphore>,
-    /// Room for manifests that running copies hold, in KiB.
-    pub manifests: Arc<Semaphore>,
+    pub limits: Arc<Limits>,
     pub flights: Flights,
 }
 
@@ -56,8 +58,21 @@ impl Registries {
         Self::with_clock(configs, credentials, &clock)
     }
 
+    /// The same with a budget of requests that others keep to as well.
+    ///
+    /// # Errors
+    /// As [`Registries::new`].
+    pub fn sharing(
+        configs: Vec<RegistryConfig>,
+        credentials: Arc<dyn CredentialSource>,
+        budget: Arc<dyn RateBudget>,
+    ) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        Self::within(configs, credentials, &clock, Limits::new(budget))
+    }
+
     /// Other registries for whatever begins from now on. Sessions of these go on as they are; both
-    /// keep to the same limits of the process.
+    /// keep to the same limits, those of each registry included: a pause outlives the reload.
     ///
     /// # Errors
     /// As [`Registries::new`].
@@ -67,8 +82,7 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let limits = (Arc::clone(&self.0.transfers), Arc::clone(&self.0.manifests));
-        Self::within(configs, credentials, &clock, limits)
+        Self::within(configs, credentials, &clock, Arc::clone(&self.0.limits))
     }
 
     /// The same with a clock of the caller's, for `Retry-After` dates.
@@ -77,21 +91,20 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
-        let limits = (Arc::new(Semaphore::new(TRANSFERS)), Arc::new(gather::room()));
-        Self::within(configs, credentials, clock, limits)
+        Self::within(configs, credentials, clock, Limits::new(Arc::new(MemoryBudget::default())))
     }
 
     fn within(
         configs: Vec<RegistryConfig>,
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
-        (transfers, manifests): (Arc<Semaphore>, Arc<Semaphore>),
+        limits: Arc<Limits>,
     ) -> Result<Self> {
         let system = Arc::new(tls::system_roots());
         let mut hosts = HashMap::new();
         for config in configs {
             let name = config.host.clone();
-            let host = Host::new(config, &system, Arc::clone(clock))?;
+            let host = Host::new(config, &system, Arc::clone(clock), limits.of(&name))?;
             if hosts.insert(name.clone(), Arc::new(host)).is_some() {
                 return Err(Failure::invalid(
                     "registry.host",
@@ -99,8 +112,21 @@ impl Registries {
                 ));
             }
         }
+        // Only now that all of it is sound.
+        for host in hosts.values() {
+            host.limit()?;
+        }
         let flights = Flights::default();
-        Ok(Self(Arc::new(Shared { hosts, credentials, transfers, manifests, flights })))
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights })))
+    }
+
+    /// Looks at the budget of a registry, about which others have something new; of all of them
+    /// without a name.
+    pub async fn look_at_budget(&self, name: Option<&RegistryHost>) {
+        let hosts = self.0.hosts.values().filter(|host| name.is_none_or(|name| host.name == *name));
+        for host in hosts {
+            host.limits.budget.look().await;
+        }
     }
 
     /// Whether the registry is configured.
@@ -126,6 +152,7 @@ impl Registries {
             shared: Arc::clone(&self.0),
             repository: repository.clone(),
             access,
+            urgency: Urgency::default(),
         })
     }
 }
@@ -138,6 +165,7 @@ pub struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) repository: Repository,
     pub(crate) access: Access,
+    pub(crate) urgency: Urgency,
 }
 
 impl fmt::Debug for Session {
@@ -153,6 +181,21 @@ impl Session {
     /// The repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// The same for work of another urgency.
+    #[must_use]
+    pub fn urgent(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
+    }
+
+    /// Waits until the registry may be asked once more, as the budget that all processes share says.
+    /// For what must be sent soon once it is begun; every other request waits by itself.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` if that takes long, and how long.
+    pub async fn ready(&self) -> Result<Pass> {
+        self.host.limits.budget.ready(self.urgency, None).await
     }
 
     /// Whether an upload would be let in: starts one and cancels it (distribution-spec,
@@ -182,22 +225,20 @@ impl Session {
     }
 
     /// One of the registry's places for requests of a kind.
-    pub(crate) async fn permit<'a>(&self, places: &'a Semaphore) -> Result<SemaphorePermit<'a>> {
-        places.acquire().await.map_err(|error| {
-            Failure::new(Reason::Internal, "the registry client is shut down").caused_by(error)
-        })
+    pub(crate) async fn place(&self, places: &Arc<Places>) -> Place {
+        places.take(self.urgency).await
     }
 
     /// One of the places for requests, for what must be sent by a deadline.
-    pub(crate) async fn permit_by(
+    pub(crate) async fn place_by(
         &self,
         deadline: Option<Instant>,
         asked: &Asked<'_>,
-    ) -> Result<SemaphorePermit<'_>> {
-        let place = self.permit(&self.host.requests);
+    ) -> Result<Place> {
+        let place = self.place(&self.host.limits.requests);
         match deadline {
-            Some(deadline) => timeout_at(deadline, place).await.map_err(|_| asked.late())?,
-            None => place.await,
+            Some(deadline) => timeout_at(deadline, place).await.map_err(|_| asked.late()),
+            None => Ok(place.await),
         }
     }
 

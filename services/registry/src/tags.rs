@@ -73,7 +73,7 @@ impl Session {
         first: bool,
         asked: &Asked<'_>,
     ) -> Result<Option<(Bytes, Option<Url>)>> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let mut call = Call::reading(self, Method::GET, url, asked.what.as_ref());
         // A session that writes has a token for more, which is not needed here.
         call.scopes = Scopes::of(self.repository.name(), Access::Pull);
@@ -126,7 +126,7 @@ impl Session {
     /// which the tag may be gone or not; `REGISTRY_UNAUTHORIZED`, `REGISTRY_DENIED` and the like.
     #[tracing::instrument(level = "debug", name = "registry.tag.delete", skip_all, fields(repository = self.repository.name(), tag = %tag))]
     pub async fn delete_tag(&self, tag: &Tag) -> Result<bool> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let url = self.url(&format!("manifests/{tag}"));
         let mut call = Call::writing(self, Method::DELETE, url, format!("deleting the tag {tag}"));
         call.scopes = call.scopes.and_delete(self.repository.name());

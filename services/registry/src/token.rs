@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use colophon_domain::{Credential, Failure, Reason, Result, Retry};
+use colophon_domain::{Credential, Failure, Reason, Result, Retry, Urgency};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::{RequestBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,9 +19,9 @@ use url::Url;
 use crate::{
     answer::{Asked, ERROR_LIMIT, Refusal, read_limited},
     auth::basic,
+    budget::LEAST_WAIT,
     exchange::{MOST_THROTTLES, delays},
     host::Host,
-    pause::{LEAST_WAIT, retry_after},
     request::Line,
     schemes::Realm,
     scope::Scopes,
@@ -208,16 +208,16 @@ async fn fetch(
     asked: &Asked<'_>,
 ) -> Result<Token, NoToken> {
     let asked = &Asked { what: "getting a token".into(), writes: false, ..asked.clone() };
-    let begin = Instant::now();
+    let (begin, own) = (Instant::now(), host.is_own(&key.realm.url));
     let mut response = None;
     if let Some(credential) = credential.filter(|known| known.username == IDENTITY_TOKEN) {
-        let answer = send(host, asked, || post(host, key, credential, asked)).await?;
+        let answer = send((host, own), asked, || post(host, key, credential, asked)).await?;
         let unknown = [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED];
         response = Some(answer).filter(|answer| !unknown.contains(&answer.status()));
     }
     let mut response = match response {
         Some(response) => response,
-        None => send(host, asked, || get(host, key, credential, asked)).await?,
+        None => send((host, own), asked, || get(host, key, credential, asked)).await?,
     };
     let timeout = host.config.request_timeout;
     if !response.status().is_success() {
@@ -289,16 +289,23 @@ fn post(
     Ok(host.client_for_realm(&key.realm.url, asked)?.post(key.realm.url.clone()).form(&form))
 }
 
-/// Sends what `request` makes, again after a short while if the realm is away or asks for one.
+/// Sends what `request` makes to the registry's `own` host or another one, again after a short while if the realm is away or asks for one.
 async fn send(
-    host: &Host,
+    (host, own): (&Host, bool),
     asked: &Asked<'_>,
     request: impl Fn() -> Result<RequestBuilder>,
 ) -> Result<Response> {
     let (mut delays, mut throttles) = (delays(), 0);
     let mut attempt = 0;
     loop {
-        host.pause.ready(&host.name).await?;
+        let budget = &host.limits.budget;
+        // Many wait for one token, and hold a place meanwhile.
+        let pass = if own {
+            Some(budget.ready(Urgency::Urgent, None).await?)
+        } else {
+            budget.unpaused(None).await?;
+            None
+        };
         let (client, request) = request()?.timeout(host.config.request_timeout).build_split();
         let request = request.map_err(|error| transport::explain(error, asked))?;
         attempt += 1;
@@ -306,17 +313,19 @@ async fn send(
         let repository = asked.repository.name();
         let line = Line { host, method: &method, url: &url, repository, attempt };
         let sent = line.send(client.execute(request)).await;
+        if let (Some(pass), Ok(response)) = (pass, &sent) {
+            budget.answered(pass, response.status(), response.headers(), host.clock.as_ref());
+        }
         let failure = match sent {
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
-                match retry_after(response.headers(), host.clock.as_ref()) {
-                    Some(pause) => host.pause.hold(pause),
-                    None => host.pause.strike(),
+                if pass.is_none() {
+                    budget.refused_elsewhere(response.headers(), host.clock.as_ref());
                 }
                 throttles += 1;
                 if throttles < MOST_THROTTLES {
                     continue;
                 }
-                let wait = host.pause.left().max(LEAST_WAIT);
+                let wait = budget.pause_left().max(LEAST_WAIT);
                 return Err(asked
                     .failure(Reason::RateLimited, "HTTP 429 from the token realm")
                     .retry(Retry::Wait(wait)));

@@ -1,15 +1,15 @@
 //! The way of one blob to the target: mounted there, or downloaded and uploaded, in a few attempts.
 
 use colophon_domain::{Failure, Reason, Result, Retry};
-use tokio::sync::SemaphorePermit;
 use tracing::Instrument as _;
 
 use crate::{
+    budget::{LEAST_WAIT, LONGEST_SLEEP},
     copy::{BlobOutcome, Copy},
     download::Download,
     exchange::{MOST_THROTTLES, delays},
     manifest::Descriptor,
-    pause::{LEAST_WAIT, LONGEST_SLEEP},
+    places::Place,
     upload::{Begun, Upload},
 };
 
@@ -66,10 +66,10 @@ impl Copy<'_> {
         if let Some(Begun::Mounted) = begun {
             return Ok(BlobOutcome::Mounted);
         }
-        let _registries = self.places().await?;
+        let _registries = self.places().await;
         // The process's place comes last, so that those who wait for one registry hold none
         // that another could use.
-        let _place = target.permit(&target.shared.transfers).await?;
+        let _place = target.place(&target.shared.limits.transfers).await;
         let upload = async {
             match begun {
                 Some(Begun::Started(upload)) => Ok::<Upload, Failure>(upload),
@@ -98,17 +98,18 @@ impl Copy<'_> {
 
     /// A place for a download at the source and one for an upload at the target. Neither is
     /// held while the other is waited for, because others could use it meanwhile.
-    async fn places(&self) -> Result<(SemaphorePermit<'_>, SemaphorePermit<'_>)> {
-        let (downloads, uploads) = (&self.source.host.downloads, &self.target.host.uploads);
+    async fn places(&self) -> (Place, Place) {
+        let downloads = &self.source.host.limits.downloads;
+        let uploads = &self.target.host.limits.uploads;
         loop {
-            let download = self.source.permit(downloads).await?;
-            if let Ok(upload) = uploads.try_acquire() {
-                return Ok((download, upload));
+            let download = self.source.place(downloads).await;
+            if let Some(upload) = uploads.try_take() {
+                return (download, upload);
             }
             drop(download);
-            let upload = self.target.permit(uploads).await?;
-            if let Ok(download) = downloads.try_acquire() {
-                return Ok((download, upload));
+            let upload = self.target.place(uploads).await;
+            if let Some(download) = downloads.try_take() {
+                return (download, upload);
             }
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use colophon_domain::{Digest, Failure, Reason, Repository, Result, Retry};
+use colophon_domain::{Digest, Failure, Reason, Repository, Result, Retry, Urgency};
 use futures_util::Stream;
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::{Body, Response};
@@ -87,7 +87,7 @@ impl Session {
     }
 
     pub(crate) async fn begin_upload(&self, call: Call<'_>) -> Result<Begun> {
-        let _permit = self.permit(&self.host.requests).await?;
+        let _place = self.place(&self.host.limits.requests).await;
         let response = self.call(&call).await?;
         match response.status() {
             StatusCode::CREATED => Ok(Begun::Mounted),
@@ -131,10 +131,10 @@ impl Upload {
         let session = &self.session;
         let mut url = self.location.clone();
         url.query_pairs_mut().append_pair("digest", blob.digest.as_str());
-        session.host.pause.ready(&session.host.name).await?;
         let mut turn = Turn::new(session, session.scopes(), true);
         let own = session.host.is_own(&url);
         let authorization = if own { turn.header(asked).await? } else { None };
+        let pass = if own { Some(session.ready().await?) } else { None };
         let place = host::place(&url);
         let flow = Arc::clone(&pieces.flow);
         let mut request = session
@@ -156,7 +156,8 @@ impl Upload {
             }
         };
         let mut response = line.send(sent).await?;
-        if own {
+        if let Some(pass) = pass {
+            session.answered(pass, &response);
             response.extensions_mut().insert(turn.sent());
         } else if !response.status().is_success() {
             // Whatever another host says of authorization or pauses is not the registry's word.
@@ -191,8 +192,7 @@ impl Upload {
                 Err(asked.unavailable("the token was no longer accepted"))
             }
             StatusCode::TOO_MANY_REQUESTS => {
-                session.throttled(response.headers());
-                let pause = session.host.pause.left();
+                let pause = session.host.limits.budget.pause_left();
                 Err(asked.failure(Reason::RateLimited, "HTTP 429").retry(Retry::Wait(pause)))
             }
             status if status.is_success() => {
@@ -225,11 +225,13 @@ impl Drop for Upload {
 }
 
 async fn delete(session: &Session, location: &Url) {
+    // Before what begins anew: it has little time.
+    let session = &session.urgent(Urgency::Normal.max(session.urgency));
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");
     call.renew = false;
     call.deadline = Some(Instant::now() + CANCEL_TIMEOUT);
     let sent = async {
-        let _permit = session.permit_by(call.deadline, &call.asked).await?;
+        let _place = session.place_by(call.deadline, &call.asked).await?;
         if session.host.is_own(location) {
             session.call(&call).await.map_err(Failure::from)
         } else {

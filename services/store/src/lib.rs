@@ -24,6 +24,7 @@ mod past;
 mod pruning;
 mod put_back;
 mod queue;
+mod rate_budget;
 mod reconcile;
 mod releases;
 mod retry;
@@ -59,7 +60,7 @@ pub use queue::{Claimed, Lease, Renewed};
 pub use reconcile::DueIntent;
 pub use standing::Standing;
 pub use verdicts::Settled;
-pub use wake::Wakeups;
+pub use wake::{Hint, Wakeups};
 
 /// A connection that was not used for so long is asked before it is used again.
 const RESTED: Duration = Duration::from_millis(500);

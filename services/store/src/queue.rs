@@ -36,6 +36,8 @@ pub struct Claimed {
     pub digest: Digest,
     /// Who asked, and why.
     pub author: Author,
+    /// The release's priority.
+    pub priority: i16,
     /// Attempts that did not work so far.
     pub failures: i32,
     /// The time after which the release must not begin has passed.
@@ -112,7 +114,7 @@ impl Store {
                 WHERE state = 'QUEUED' AND id IN (SELECT publication_id FROM claimed WHERE kind = 'copy')
             )
             SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
-                   c.failures, r.source_registry, r.source_repository, r.digest,
+                   c.failures, c.priority, r.source_registry, r.source_repository, r.digest,
                    COALESCE(r.not_after < colophon_now(), false) AS "late!", r.purpose,
                    r.allow_backward, r.break_glass, r.plan IS NOT NULL AS "planned!", r.traceparent,
                    EXTRACT(EPOCH FROM c.waited)::float8 AS "waited!",
@@ -152,6 +154,7 @@ impl Store {
                         on_behalf_of: row.on_behalf_of,
                         reason: row.reason,
                     },
+                    priority: row.priority,
                     failures: row.failures,
                     late: row.late,
                     checked: row.checked,

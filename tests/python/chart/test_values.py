@@ -92,6 +92,7 @@ class Refusals(unittest.TestCase):
             (f"{host}.ca_file", "/etc/colophon/ca/../x.pem", "ca_file"),
             (f"{host}.cert_sha256", "12ab", "cert_sha256"),
             (f"{host}.max_connections", 2, "max_connections"),
+            (f"{host}.max_requests_per_second", 0, "max_requests_per_second"),
             (f"{caller}.token_sha256", "cf80", "token_sha256"),
             (f"{caller}.name", "two words", "name"),
             (f"{caller}.grants.0.actions", ["write"], "actions"),

@@ -11,6 +11,7 @@ mod auth;
 mod badinput;
 mod badinput_content;
 mod badinput_keys;
+mod budget;
 mod chaos;
 mod chart;
 mod cli;

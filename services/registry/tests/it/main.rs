@@ -8,6 +8,7 @@
 )]
 
 mod authorization;
+mod budgets;
 mod chaos;
 mod copying;
 mod deleting;

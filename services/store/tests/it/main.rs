@@ -9,6 +9,7 @@
 )]
 
 mod base;
+mod budgets;
 mod callers;
 mod cancels;
 mod freezes;
