@@ -90,4 +90,8 @@ impl CredentialSource for Anonymous {
     ) -> BoxFuture<'a, colophon_domain::Result<Option<Credential>>> {
         Box::pin(async { Ok(None) })
     }
+
+    fn shared(&self, target: &Repository, other: &Repository) -> bool {
+        target.registry() == other.registry()
+    }
 }

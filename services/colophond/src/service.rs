@@ -64,7 +64,8 @@ impl Parts {
         let health_address_file = config.worker.health_address_file.clone();
         let engine = Engine::new(
             store.clone(),
-            fresh.registries,
+            // What is replaced at a reload keeps the places.
+            fresh.registries.with_places(Arc::new(store.clone())),
             (Arc::new(SystemClock), Arc::new(SystemEntropy)),
             fresh.rules,
             config.worker,

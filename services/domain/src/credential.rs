@@ -58,4 +58,9 @@ pub trait CredentialSource: Send + Sync + 'static {
         access: Access,
         refused: Option<u64>,
     ) -> BoxFuture<'a, Result<Option<Credential>>>;
+
+    /// Whether the credential for writing to `target` is one that the configuration names for the
+    /// other repository of its registry, too, or both are anonymous. What the secrets are is not
+    /// looked at: two that happen to be equal are two.
+    fn shared(&self, target: &Repository, other: &Repository) -> bool;
 }

@@ -2,6 +2,7 @@
 //! decide whether a tag may move. Nothing in here does input or output, reads the time
 //! or draws a random number.
 
+mod blob_places;
 mod clock;
 mod credential;
 mod digest;
@@ -26,6 +27,7 @@ mod tag_rules;
 mod version;
 mod view;
 
+pub use blob_places::BlobPlaces;
 pub use clock::{Clock, Entropy, SystemClock, SystemEntropy};
 pub use credential::{Access, Credential, CredentialSource};
 pub use digest::{Algorithm, Digest};

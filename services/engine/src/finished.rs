@@ -1,5 +1,5 @@
-//! Letting go of what has ended long ago: the jobs of releases with their attempts, and idempotency
-//! keys. Releases with their tags stay, and so does the ledger.
+//! Letting go of what is old: the jobs of releases that ended long ago with their attempts, idempotency
+//! keys, and where blobs were seen. Releases with their tags stay, and so does the ledger.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const BATCH: u32 = 500;
 /// Less is most likely a mistake of units.
 const LEAST: Duration = Duration::from_hours(1);
 
-/// `[retention]`: how long what has ended is kept, counted from the release's end.
+/// `[retention]`: how long things are kept; what belongs to a release, from the release's end on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetentionSettings {
@@ -31,21 +31,28 @@ pub struct RetentionSettings {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub idempotency_keys: Duration,
+    /// Which repositories hold a blob, since it was last seen there; at least an hour. Afterwards it
+    /// is sent instead of mounted.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub known_blobs: Duration,
 }
 
 impl Default for RetentionSettings {
     fn default() -> Self {
         let days = |days: u64| Duration::from_hours(24 * days);
-        Self { finished_jobs: days(30), idempotency_keys: days(7) }
+        Self { finished_jobs: days(30), idempotency_keys: days(7), known_blobs: days(30) }
     }
 }
 
 impl RetentionSettings {
     /// Refuses times that are too short, by name.
     pub fn check(&self) -> Result<()> {
-        for (field, time) in
-            [("finished_jobs", self.finished_jobs), ("idempotency_keys", self.idempotency_keys)]
-        {
+        for (field, time) in [
+            ("finished_jobs", self.finished_jobs),
+            ("idempotency_keys", self.idempotency_keys),
+            ("known_blobs", self.known_blobs),
+        ] {
             if time < LEAST {
                 let field = format!("retention.{field}");
                 let text = format!("{field} must be at least 1h");
@@ -62,7 +69,7 @@ impl Engine {
         loop {
             match self.forget_once().await {
                 Ok(0) => {}
-                Ok(rows) => tracing::info!(rows, "finished jobs and idempotency keys were let go"),
+                Ok(rows) => tracing::info!(rows, "what is old was let go"),
                 Err(failure) => tracing::warn!(%failure, "what is old could not be let go"),
             }
             tokio::select! {
@@ -75,23 +82,23 @@ impl Engine {
     /// Lets go of everything that is old enough, in small steps; how much there was. Of several
     /// processes one does it.
     pub async fn forget_once(&self) -> Result<u64> {
-        let mut gone = 0;
-        let (jobs, keys) = (self.retention.finished_jobs, self.retention.idempotency_keys);
-        let batch = i64::from(BATCH);
-        while let Some(done) = self.store.forget_jobs(jobs, batch).await? {
-            gone += done;
-            if done < u64::from(BATCH) {
-                break;
-            }
-        }
-        while let Some(done) = self.store.forget_keys(keys, batch).await? {
-            gone += done;
-            if done < u64::from(BATCH) {
-                break;
-            }
-        }
-        Ok(gone)
+        let (store, times, batch) = (&self.store, self.retention, i64::from(BATCH));
+        Ok(all_of(|| store.forget_jobs(times.finished_jobs, batch)).await?
+            + all_of(|| store.forget_keys(times.idempotency_keys, batch)).await?
+            + all_of(|| store.forget_places(times.known_blobs, batch)).await?)
     }
+}
+
+/// Takes steps until one has less to do than it could; how much all of them did.
+async fn all_of<S: Future<Output = Result<Option<u64>>>>(step: impl Fn() -> S) -> Result<u64> {
+    let mut gone = 0;
+    while let Some(done) = step().await? {
+        gone += done;
+        if done < u64::from(BATCH) {
+            break;
+        }
+    }
+    Ok(gone)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The copy of everything below one manifest from one repository to another. A blob is
 //! downloaded only if it is not at the target and the target's registry cannot take it from
-//! another repository of its own; children come before what refers to them; tags are not
+//! another repository of its own, the source's or one that is known to hold it; children come before what refers to them; tags are not
 //! touched.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     exchange::delays,
     gather::Gathered,
+    known::Known,
     manifest::{Descriptor, Manifest},
     manifests::PutError,
     metrics,
@@ -76,7 +77,7 @@ pub async fn copy(
     if source.repository == target.repository {
         return Ok(CopyTotals::default());
     }
-    let job = Copy { source, target, options, progress };
+    let job = Copy { source, target, options, progress, known: Known::default() };
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Failure::new(
@@ -92,6 +93,7 @@ pub(crate) struct Copy<'a> {
     pub target: &'a Session,
     pub options: CopyOptions,
     pub progress: Arc<dyn Progress>,
+    pub known: Known,
 }
 
 impl Copy<'_> {
@@ -118,6 +120,7 @@ impl Copy<'_> {
             let stage = stage.iter().filter_map(|digest| manifests.get(digest));
             self.all(stage.map(|manifest| self.put(manifest))).await?;
         }
+        self.remember(&plan).await;
         Ok(totals)
     }
 
@@ -142,6 +145,7 @@ impl Copy<'_> {
     /// Checks all blobs first, so that the transfers know early what is left to do.
     async fn blobs(&self, plan: &Plan) -> Result<Vec<(Descriptor, BlobOutcome)>> {
         let (there, mut missing) = self.check(plan).await?;
+        self.look_up(&missing).await;
         missing.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         let mut done = Vec::with_capacity(plan.blobs.len());
         for blob in there {

@@ -25,6 +25,7 @@ mod flight;
 mod gather;
 mod hint;
 mod host;
+mod known;
 mod limited;
 mod limits;
 mod link;

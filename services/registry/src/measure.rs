@@ -7,6 +7,7 @@ use colophon_domain::{Digest, Result};
 
 use crate::{
     copy::{BlobOutcome, Copy, CopyOptions, Progress, count},
+    known::Known,
     manifest::Descriptor,
     session::Session,
 };
@@ -37,7 +38,8 @@ pub struct Need {
 /// and whatever else keeps a copy from being planned.
 pub async fn measure(source: &Session, target: &Session, digest: &Digest) -> Result<Need> {
     let options = CopyOptions::default();
-    let copy = Copy { source, target, options, progress: Arc::new(Untold) };
+    let (progress, known) = (Arc::new(Untold), Known::default());
+    let copy = Copy { source, target, options, progress, known };
     if source.repository == target.repository {
         copy.seen_at_source(digest).await?;
         return Ok(Need::default());

@@ -4,8 +4,8 @@
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use colophon_domain::{
-    Access, Clock, CredentialSource, Failure, RateBudget, Reason, RegistryHost, Repository, Result,
-    SystemClock, Urgency,
+    Access, BlobPlaces, Clock, CredentialSource, Failure, RateBudget, Reason, RegistryHost,
+    Repository, Result, SystemClock, Urgency,
 };
 use http::Method;
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +18,7 @@ use crate::{
     exchange::Call,
     flight::Flights,
     host::Host,
+    known::Holders,
     limited::Limits,
     memory_budget::MemoryBudget,
     places::{Place, Places},
@@ -31,11 +32,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Registries(Arc<Shared>);
 
+#[derive(Clone)]
 pub(crate) struct Shared {
     hosts: HashMap<RegistryHost, Arc<Host>>,
     credentials: Arc<dyn CredentialSource>,
     pub limits: Arc<Limits>,
-    pub flights: Flights,
+    pub flights: Arc<Flights>,
+    /// Where blobs are known to be.
+    pub holders: Arc<Holders>,
 }
 
 impl fmt::Debug for Registries {
@@ -68,7 +72,7 @@ impl Registries {
         budget: Arc<dyn RateBudget>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Self::within(configs, credentials, &clock, Limits::new(budget))
+        Self::within(configs, credentials, &clock, Limits::new(budget), Arc::default())
     }
 
     /// Other registries for whatever begins from now on. Sessions of these go on as they are; both
@@ -82,7 +86,15 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Self::within(configs, credentials, &clock, Arc::clone(&self.0.limits))
+        let (limits, holders) = (Arc::clone(&self.0.limits), Arc::clone(&self.0.holders));
+        Self::within(configs, credentials, &clock, limits, holders)
+    }
+
+    /// The same, which look up where blobs are, and remember where they have brought some.
+    #[must_use]
+    pub fn with_places(self, places: Arc<dyn BlobPlaces>) -> Self {
+        let holders = Arc::new(Holders::of(places));
+        Self(Arc::new(Shared { holders, ..Arc::unwrap_or_clone(self.0) }))
     }
 
     /// The same with a clock of the caller's, for `Retry-After` dates.
@@ -91,7 +103,8 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
-        Self::within(configs, credentials, clock, Limits::new(Arc::new(MemoryBudget::default())))
+        let limits = Limits::new(Arc::new(MemoryBudget::default()));
+        Self::within(configs, credentials, clock, limits, Arc::default())
     }
 
     fn within(
@@ -99,6 +112,7 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
         limits: Arc<Limits>,
+        holders: Arc<Holders>,
     ) -> Result<Self> {
         let system = Arc::new(tls::system_roots());
         let mut hosts = HashMap::new();
@@ -116,8 +130,8 @@ impl Registries {
         for host in hosts.values() {
             host.limit()?;
         }
-        let flights = Flights::default();
-        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights })))
+        let flights = Arc::default();
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
     }
 
     /// Looks at the budget of a registry, about which others have something new; of all of them

@@ -90,10 +90,14 @@ impl Copy<'_> {
     /// Lets the target's registry take the blob from another repository of its own, if one is
     /// known to have it.
     async fn mount(&self, blob: &Descriptor) -> Option<Begun> {
-        if !self.source.same_registry(self.target) {
-            return None;
+        let mut begun = None;
+        if self.source.same_registry(self.target) {
+            begun = self.target.mount(blob, &self.source.repository).await;
         }
-        self.target.mount(blob, &self.source.repository).await
+        match begun {
+            Some(Begun::Mounted) => begun,
+            begun => self.mount_known(blob).await.or(begun),
+        }
     }
 
     /// A place for a download at the source and one for an upload at the target. Neither is

@@ -82,7 +82,7 @@ impl Store {
 }
 
 /// Whether nobody else is at it, until the transaction ends.
-async fn alone(conn: &mut PgConnection) -> Result<bool, Fault> {
+pub(crate) async fn alone(conn: &mut PgConnection) -> Result<bool, Fault> {
     Ok(sqlx::query_scalar!(r#"SELECT pg_try_advisory_xact_lock($1) AS "alone!""#, TIDYING)
         .fetch_one(conn)
         .await?)

@@ -5,6 +5,7 @@
 
 mod append;
 mod barriers;
+mod blob_places;
 mod cancel;
 mod copies;
 mod create;

@@ -87,6 +87,16 @@ impl CredentialSource for Vault {
             Ok(Some(slot.get(&self.sessions, refused).await?))
         })
     }
+
+    fn shared(&self, target: &Repository, other: &Repository) -> bool {
+        let Ok(own) = self.slot(target, Access::Push) else { return false };
+        let named = |access| match (own, self.slot(other, access)) {
+            (Some(own), Ok(Some(named))) => Arc::ptr_eq(own, named),
+            (own, Ok(named)) => own.is_none() && named.is_none(),
+            (_, Err(_)) => false,
+        };
+        target.registry() == other.registry() && (named(Access::Push) || named(Access::Pull))
+    }
 }
 
 fn prepared(
@@ -193,6 +203,37 @@ mod tests {
         assert_eq!(path("ghcr.io/team-a/app", Access::Pull).unwrap().as_deref(), Some("app"));
         let failure = path("ghcr.io/team-a/app", Access::Push).unwrap_err();
         assert_eq!(failure.reason(), Reason::CredentialMissing);
+    }
+
+    #[test]
+    fn a_credential_is_shared_where_the_configuration_names_it_for_both() {
+        let vault = vault(
+            "[[credentials]]\npull = 'read'\npush = 'write'\n\
+             [[credentials]]\nrepositories = 'team-a/*'\npull = 'write'\npush = 'a'\n\
+             [[credentials]]\nrepositories = 'team-b/*'\npush = 'b'\n\
+             [[credentials]]\nrepositories = 'seen/*'\npull = 'read'\n\
+             [[credentials]]\nrepositories = 'open/*'\n\
+             [[credentials]]\nrepositories = 'free/*'",
+        )
+        .unwrap();
+        let repository = |name: &str| Repository::parse(name).unwrap();
+        for (target, other, shared) in [
+            ("ghcr.io/x/a", "ghcr.io/y/b", true),
+            // The other is read with what the target is written with, and not the other way round.
+            ("ghcr.io/x/a", "ghcr.io/team-a/b", true),
+            ("ghcr.io/team-a/a", "ghcr.io/x/b", false),
+            ("ghcr.io/team-a/a", "ghcr.io/team-a/b", true),
+            ("ghcr.io/team-a/a", "ghcr.io/team-b/b", false),
+            ("ghcr.io/x/a", "ghcr.io/seen/b", false),
+            ("ghcr.io/seen/a", "ghcr.io/seen/b", false),
+            ("ghcr.io/open/a", "ghcr.io/free/b", true),
+            ("ghcr.io/open/a", "ghcr.io/x/b", false),
+            ("ghcr.io/x/a", "ghcr.io/open/b", false),
+            ("ghcr.io/open/a", "docker.io/open/b", false),
+        ] {
+            let (target, other) = (repository(target), repository(other));
+            assert_eq!(vault.shared(&target, &other), shared, "{target} {other}");
+        }
     }
 
     #[test]

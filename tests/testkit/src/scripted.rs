@@ -178,6 +178,13 @@ impl Scripted {
         digest
     }
 
+    /// Takes a blob away, as a cleaner may.
+    pub fn remove_blob(&self, name: &str, digest: &str) {
+        if let Some(repository) = self.shared.contents().get_mut(name) {
+            repository.blobs.remove(digest);
+        }
+    }
+
     /// Adds a manifest under a tag or digest and returns its digest.
     pub fn add_manifest(
         &self,

@@ -29,6 +29,7 @@ mod kill_fence;
 mod kill_points;
 mod kill_random;
 mod kill_stalled;
+mod known_blobs;
 mod ledger_check;
 mod limits;
 mod memory;

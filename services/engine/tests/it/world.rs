@@ -101,6 +101,10 @@ impl CredentialSource for Anonymous {
     ) -> BoxFuture<'a, Result<Option<Credential>>> {
         Box::pin(ready(Ok(None)))
     }
+
+    fn shared(&self, _: &Repository, _: &Repository) -> bool {
+        true
+    }
 }
 
 /// Everything, with a seed.

@@ -16,6 +16,7 @@ mod fake;
 mod gathering;
 mod graph;
 mod graphs;
+mod known;
 mod locations;
 mod measuring;
 mod mounts;

@@ -77,6 +77,16 @@ impl CredentialSource for Keys {
         });
         Box::pin(async move { Ok(found) })
     }
+
+    fn shared(&self, target: &Repository, other: &Repository) -> bool {
+        let known = self.known.lock().unwrap();
+        let of = |repository: &Repository, access: Access| {
+            let exact = format!("{} {}", repository.name(), access.as_str());
+            known.get(&exact).or_else(|| known.get(""))
+        };
+        let own = of(target, Access::Push);
+        own == of(other, Access::Push) || own == of(other, Access::Pull)
+    }
 }
 
 pub fn registries(

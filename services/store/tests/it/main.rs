@@ -14,6 +14,7 @@ mod callers;
 mod cancels;
 mod freezes;
 mod hand;
+mod places;
 mod put_back;
 mod releases;
 mod replay;

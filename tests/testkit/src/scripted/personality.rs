@@ -87,6 +87,8 @@ pub struct Personality {
     pub range_sticks: bool,
     /// A POST with the digest and the content is a whole upload.
     pub single_post: bool,
+    /// A blob is ever taken from another repository; the specification leaves that to the registry.
+    pub mounts: bool,
     /// What becomes of a mount that does not work.
     pub unmounted: Unmounted,
     /// A push creates its repository; else one that is not there is said so to everything.
@@ -133,6 +135,7 @@ impl Default for Personality {
             smallest_chunk: None,
             range_sticks: false,
             single_post: true,
+            mounts: true,
             unmounted: Unmounted::Upload,
             creates_repositories: true,
             name_prefix: None,

@@ -100,6 +100,9 @@ impl Shared {
 
     /// The blob is taken from another repository; `None` begins an upload.
     fn mount(&self, seen: &Seen, name: &str, digest: &str, from: &str) -> Option<Response> {
+        if !self.personality.mounts {
+            return None;
+        }
         let readable = self.allows(seen, from, "pull") == Some(true);
         let found = self.contents().get(from).and_then(|known| known.blobs.get(digest).cloned());
         match found.filter(|_| readable) {
