@@ -2,19 +2,26 @@
 //! same parts. Prints one table; ratios survive a change of machine, absolute figures do not.
 
 mod copy;
+mod known;
+mod many;
+mod memory;
 mod moves;
 mod raw;
 mod retag;
 mod rig;
 mod stats;
 mod table;
+mod tools;
 
 use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 
-use crate::{rig::Rig, table::Table};
+use crate::{
+    rig::{Rig, RigOptions},
+    table::Table,
+};
 
 /// Measures Colophon beside peers.
 #[derive(Parser)]
@@ -34,11 +41,17 @@ struct Args {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Copies by each tool, taking turns
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     pairs: usize,
     /// Megabytes of one of the 8 layers that are copied
     #[arg(long, default_value_t = 100)]
     layer_mb: u64,
+    /// Releases of an image whose blobs are known elsewhere, and with nothing to do
+    #[arg(long, default_value_t = 20)]
+    repeats: usize,
+    /// Gigabytes of the one layer with which memory is measured
+    #[arg(long, default_value_t = 10)]
+    giant_gb: u64,
     /// Also print which statements PostgreSQL ran, how often and for how long
     #[arg(long)]
     statements: bool,
@@ -59,6 +72,12 @@ enum What {
     Moves,
     /// A big image beside skopeo and crane
     Copy,
+    /// A hundred small images beside skopeo and crane in a loop
+    Many,
+    /// A big image that another repository has already, and a release with nothing to do
+    Known,
+    /// Peak memory for one endless layer and for many copies at once
+    Memory,
 }
 
 #[tokio::main]
@@ -79,10 +98,19 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Result<()> {
     let mut what: BTreeSet<What> = args.what.iter().copied().collect();
     if what.is_empty() {
-        what = [What::Retag, What::Moves, What::Copy].into();
+        what = What::value_variants().iter().copied().collect();
     }
-    let copies = if what.contains(&What::Copy) { args.pairs + 1 } else { 0 };
-    let mut rig = Rig::start(copies, args.statements, args.traced, &args.log).await?;
+    let fresh = |one, count| if what.contains(&one) { count } else { 0 };
+    let mut rig = Rig::start(RigOptions {
+        fresh: fresh(What::Copy, args.pairs + 1)
+            + fresh(What::Many, args.pairs)
+            + fresh(What::Known, 2),
+        statements: args.statements,
+        traced: args.traced,
+        log: args.log.clone(),
+        ..RigOptions::default()
+    })
+    .await?;
     let mut table = Table::default();
     table::say(&circumstances()?);
     for one in what {
@@ -93,6 +121,9 @@ async fn run(args: Args) -> Result<()> {
                 moves::measure(&mut rig, releases, tags, rounds, &mut table).await
             }
             What::Copy => copy::measure(&mut rig, args.pairs, args.layer_mb, &mut table).await,
+            What::Many => many::measure(&mut rig, args.pairs, &mut table).await,
+            What::Known => known::measure(&mut rig, args.repeats, args.layer_mb, &mut table).await,
+            What::Memory => memory::measure(args.giant_gb, &args.log, &mut table).await,
         };
         measured.with_context(|| format!("measuring {one:?}; colophond's log:\n{}", rig.log()))?;
         if args.statements {

@@ -36,6 +36,8 @@ pub(crate) struct Rig {
     pub(crate) source: Registry,
     /// Empty registries that Colophon knows; each copy takes a new one.
     pub(crate) fresh: Vec<Registry>,
+    /// The big image is at the source.
+    pub(crate) big: bool,
     pub(crate) pool: PgPool,
     postgres: Postgres,
     folder: TempDir,
@@ -43,13 +45,26 @@ pub(crate) struct Rig {
     _collector: Option<Collector>,
 }
 
+/// What is to run.
+#[derive(Default)]
+pub(crate) struct RigOptions {
+    /// Empty registries.
+    pub(crate) fresh: usize,
+    /// Further registries, which run already.
+    pub(crate) hosts: Vec<String>,
+    /// Lines of `[worker]`.
+    pub(crate) worker: String,
+    /// PostgreSQL counts its statements.
+    pub(crate) statements: bool,
+    /// Every trace and metric is sent.
+    pub(crate) traced: bool,
+    /// The log filter.
+    pub(crate) log: String,
+}
+
 impl Rig {
-    pub(crate) async fn start(
-        fresh: usize,
-        statements: bool,
-        traced: bool,
-        log: &str,
-    ) -> Result<Self> {
+    pub(crate) async fn start(wanted: RigOptions) -> Result<Self> {
+        let RigOptions { fresh, statements, traced, .. } = wanted;
         let folder = tempfile::Builder::new().prefix("colophon-bench-").tempdir()?;
         let mut options = PostgresOptions { fsync: true, ..PostgresOptions::default() };
         if statements {
@@ -67,8 +82,10 @@ impl Rig {
             registries.push(Registry::start(RegistryOptions::default()).await?);
         }
         let token = format!("clp_{}", hex::encode(SystemEntropy.salt()));
-        let hosts = std::iter::once(&source).chain(&registries).map(Registry::host).collect();
-        let mut config = config(folder.path(), &postgres.url(), &token, hosts, log)?;
+        let hosts = std::iter::once(&source).chain(&registries).map(Registry::host);
+        let hosts = hosts.chain(wanted.hosts).collect();
+        let mut config = config(folder.path(), &postgres.url(), &token, hosts, &wanted.log)?;
+        writeln!(config, "\n[worker]\n{}", wanted.worker)?;
         let collector = if traced { Some(Collector::start(None).await?) } else { None };
         if let Some(collector) = &collector {
             writeln!(config, "\n[telemetry]\notlp_endpoint = {:?}", collector.endpoint())?;
@@ -82,6 +99,7 @@ impl Rig {
             token,
             source,
             fresh: registries,
+            big: false,
             pool,
             postgres,
             folder,
@@ -132,6 +150,15 @@ impl Rig {
         let release: Value = answer.json().await?;
         let id = release.get("id").and_then(Value::as_str);
         id.map(str::to_owned).with_context(|| format!("{status}: {release}"))
+    }
+
+    /// The bytes of blobs that a release has sent.
+    pub(crate) async fn copied(&self, id: &str) -> Result<i64> {
+        let url = format!("{}/v1/releases/{id}", self.server);
+        let answer = self.client.get(&url).bearer_auth(&self.token).send().await?;
+        let release: Value = answer.json().await?;
+        let bytes = release.pointer("/publications/0/bytesCopied").and_then(Value::as_str);
+        bytes.with_context(|| format!("no bytesCopied: {release}"))?.parse().context("a number")
     }
 
     /// Asks until a release has ended, and fails unless it succeeded.
@@ -206,6 +233,15 @@ impl Rig {
             Ok((name.clone(), kib / 1_024.0))
         };
         self.daemons.iter().map(peak).collect()
+    }
+
+    /// Lets each daemon's peak begin anew.
+    pub(crate) fn forget_peaks(&self) -> Result<()> {
+        for (_, daemon) in &self.daemons {
+            // proc(5): 5 resets the peak resident set size.
+            std::fs::write(format!("/proc/{}/clear_refs", daemon.id()), "5")?;
+        }
+        Ok(())
     }
 
     /// Ends everything in order.

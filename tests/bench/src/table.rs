@@ -3,7 +3,10 @@
 use std::{
     fmt,
     io::{self, Write as _},
+    time::Duration,
 };
+
+use crate::stats::Sample;
 
 /// Rows in the order in which they were measured.
 #[derive(Default)]
@@ -16,6 +19,24 @@ impl Table {
         // Said at once as well: a run takes minutes.
         say(row.join("   ").trim_end());
         self.0.push(row);
+    }
+
+    /// Medians of seconds beside those of a peer, if there was one.
+    pub(crate) fn beside(
+        &mut self,
+        what: &str,
+        own: &Sample,
+        peer: &str,
+        times: Vec<Duration>,
+        to_reach: &str,
+    ) {
+        if times.is_empty() {
+            return;
+        }
+        let own = own.median().as_secs_f64();
+        let times = Sample::new(times).median().as_secs_f64();
+        let (beside, ratio) = (format!("{peer} {times:.2} s"), format!("{:.2}", own / times));
+        self.row(what, &format!("{own:.2} s"), &beside, &ratio, to_reach);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What tests need around the real parts that `colophon-launcher` starts: certificates, a token
 //! service, a signer of tokens, a cluster that reviews them, images, a proxy that makes faults, a
-//! registry in memory that behaves as it is told, a walker that checks registries by itself, and
+//! registry in memory that behaves as it is told, one without end, a walker that checks registries by itself, and
 //! a search for secrets where none may be.
 //!
 //! The checks in here use nothing of the code under test.
@@ -8,6 +8,7 @@
 pub mod cluster;
 pub mod collector;
 pub mod docs;
+pub mod endless;
 mod error;
 pub mod image;
 pub mod issuer;

@@ -11,6 +11,7 @@ mod authorization;
 mod budgets;
 mod chaos;
 mod copying;
+mod costs;
 mod deleting;
 mod fake;
 mod gathering;
