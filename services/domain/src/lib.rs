@@ -22,6 +22,7 @@ mod request;
 mod retention;
 mod rights;
 mod rules;
+mod selection;
 mod summary;
 mod tag_rules;
 mod version;
@@ -55,6 +56,7 @@ pub use request::{
 pub use retention::{Retention, is_retention_tag, retention_tag};
 pub use rights::{Action, Grant, Principal};
 pub use rules::{Ask, Decision, HeadState, decide, decide_restore, goes_back, order_after};
+pub use selection::{Referrers, Selection};
 pub use summary::summary;
 pub use tag_rules::{RepositoryRule, RuleConfig, TagRules};
 pub use version::Version;

@@ -13,8 +13,10 @@ pub struct PlanView {
     pub id: Option<String>,
     /// The source as it was given.
     pub source: Reference,
-    /// The digest that it has now.
+    /// What would be published: the digest that it has now, or that of what would be made of it.
     pub digest: Digest,
+    /// The digest that it has now, where that is not what would be published.
+    pub made_from: Option<Digest>,
     /// The targets, in the order of the request.
     pub publications: Vec<PlannedPublication>,
     /// When the plan was made.
@@ -50,6 +52,8 @@ pub struct PlannedPublication {
     pub bytes: i64,
     /// What would be left out of the copy and why.
     pub notes: Vec<String>,
+    /// Tags that belong to what would be copied, and would be moved with it.
+    pub companions: Vec<Tag>,
     /// What stands against the whole target.
     pub obstacles: Vec<Obstacle>,
 }

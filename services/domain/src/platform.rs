@@ -1,8 +1,11 @@
 //! Platforms of images: which a caller wants, and which an index or a configuration names.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::{Failure, digest::shown};
+
+/// Platforms that one release may name.
+const MOST: usize = 32;
 
 /// A platform as an index names it (OCI image-spec, "Image Index": `os`, `architecture`,
 /// `variant`), written `linux/amd64` or `linux/arm/v7`.
@@ -30,6 +33,20 @@ impl Platform {
         self.os == here.os
             && self.architecture == here.architecture
             && (self.variant.is_none() || self.variant == here.variant)
+    }
+
+    /// Checks a list of them; the same one twice is once.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` for what is no platform, and for too many of them.
+    pub fn parse_all(texts: &[String]) -> Result<Vec<Self>, Failure> {
+        if texts.len() > MOST {
+            let text = format!("{} platforms; at most {MOST}", texts.len());
+            return Err(Failure::invalid("platforms", text).remedy("leave platforms out for all"));
+        }
+        let parsed: BTreeSet<Self> =
+            texts.iter().map(|text| text.parse()).collect::<Result<_, Failure>>()?;
+        Ok(parsed.into_iter().collect())
     }
 }
 
@@ -98,5 +115,14 @@ mod tests {
         assert!(!platform("linux/arm/v7").takes(&here(None)));
         assert!(!platform("linux/amd64").takes(&here(None)));
         assert_eq!(Platform::of("unknown", "unknown", None), None);
+    }
+
+    #[test]
+    fn the_same_platform_twice_is_once() {
+        let texts = ["linux/arm64", "linux/amd64", "linux/arm64/v8"].map(str::to_owned);
+        let parsed = Platform::parse_all(&texts).unwrap();
+        assert_eq!(parsed, [platform("linux/amd64"), platform("linux/arm64")]);
+        let many: Vec<_> = (0..33).map(|number| format!("linux/a{number}")).collect();
+        assert!(Platform::parse_all(&many).is_err());
     }
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 use crate::{
-    Digest, Line, OrderKey, Reason, Reference, Repository, Tag, TagKind, Version, release::words,
+    Digest, Line, OrderKey, Reason, Reference, Repository, Selection, Tag, TagKind, Version,
+    release::words,
 };
 
 words! {
@@ -180,6 +181,8 @@ pub struct ReleaseRequest {
     pub plan: Option<String>,
     /// Tags move in spite of a freeze.
     pub break_glass: bool,
+    /// What of the image goes along.
+    pub selection: Selection,
 }
 
 impl ReleaseRequest {
@@ -200,6 +203,7 @@ impl ReleaseRequest {
             on_failure: OnFailure::Restore,
             plan: None,
             break_glass: false,
+            selection: Selection::default(),
         }
     }
 }

@@ -186,6 +186,7 @@ mod tests {
             state: PublicationState::Queued,
             tags,
             copied: CopyTotals::default(),
+            companions: vec![],
         }
     }
 
@@ -194,6 +195,8 @@ mod tests {
             id: Uuid::nil(),
             source: "stage.lan/acme/myapp:build-7".parse().unwrap(),
             digest: Digest::sha256(b""),
+            made_from: None,
+            selection: crate::Selection::default(),
             state,
             state_reason: None,
             message: String::new(),

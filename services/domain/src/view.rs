@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::{
     BlobState, Digest, JobKind, OnFailure, OrderKey, Phase, PublicationState, Purpose, Reason,
-    Reference, ReleaseState, Repository, RepositoryPattern, Tag, TagKind, TagMoveState,
+    Reference, ReleaseState, Repository, RepositoryPattern, Selection, Tag, TagKind, TagMoveState,
 };
 
 /// A release and everything that became of it.
@@ -18,8 +18,12 @@ pub struct ReleaseView {
     pub id: Uuid,
     /// The source as it was given.
     pub source: Reference,
-    /// What the source was resolved to, once.
+    /// What is published: what the source was resolved to, once, or what was made of that.
     pub digest: Digest,
+    /// What the source was resolved to, where that is not what is published.
+    pub made_from: Option<Digest>,
+    /// What of the image goes along.
+    pub selection: Selection,
     /// Where the release stands.
     pub state: ReleaseState,
     /// Why it did not succeed.
@@ -100,6 +104,8 @@ pub struct PublicationView {
     pub tags: Vec<TagMoveView>,
     /// What the copy moved.
     pub copied: CopyTotals,
+    /// Tags that belong to what was copied, and were moved with it.
+    pub companions: Vec<TagMoveView>,
 }
 
 /// What a copy moved, or did not have to.

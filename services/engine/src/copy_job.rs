@@ -6,13 +6,15 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use colophon_domain::{
     Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest, Urgency,
 };
-use colophon_registry::CopyOptions;
+use colophon_registry::{Copied, CopyOptions};
 use colophon_store::Claimed;
 
 use crate::{
     Engine,
+    companions::Settled,
     copy_progress::{Counter, SHOWN},
     lease::Keeper,
+    selected,
     worker::End,
 };
 
@@ -30,7 +32,15 @@ impl Engine {
         }
         let mut totals = CopyTotals::default();
         for content in self.store.contents(job).await? {
-            add(&mut totals, self.copy_content(job, &content, keeper, false).await?);
+            let copied = self.copy_content(job, &content, keeper, false).await?;
+            let notes = copied.totals.notes.clone();
+            add(&mut totals, copied.totals);
+            match self.settle_companions(job, &content, keeper, copied.companions).await? {
+                Settled::Done(more) => {
+                    totals.notes.extend(more.into_iter().filter(|note| !notes.contains(note)));
+                }
+                Settled::Not(end) => return Ok(end),
+            }
         }
         self.store.finish_copy(job, &totals).await?;
         Ok(End::Done)
@@ -45,7 +55,7 @@ impl Engine {
         content: &Reference,
         keeper: &Keeper,
         recheck: bool,
-    ) -> Result<CopyTotals> {
+    ) -> Result<Copied> {
         let TagOrDigest::Digest(digest) = &content.target else {
             return Err(Failure::new(Reason::Internal, "content is copied by digest only"));
         };
@@ -53,7 +63,10 @@ impl Engine {
         let source = self.registries.session(&content.repository, Access::Pull)?.urgent(urgency);
         let target = self.registries.session(&job.repository, Access::Push)?.urgent(urgency);
         let counter = Arc::new(Counter::default());
-        let options = CopyOptions { recheck, ..CopyOptions::default() };
+        let made = job.made.as_ref().filter(|_| *digest == job.digest);
+        let made = made.map(selected::manifest).transpose()?;
+        let selection = job.selection.clone();
+        let options = CopyOptions { recheck, selection, made, ..CopyOptions::default() };
         let copy = colophon_registry::copy(
             &source,
             &target,
@@ -63,12 +76,12 @@ impl Engine {
             keeper.stop().clone(),
         );
         // Beside the copy, which must not wait for the database.
-        let mut totals = tokio::select! {
+        let mut copied = tokio::select! {
             result = copy => result?,
             never = self.report(job, &counter) => match never {},
         };
-        counter.describe(&mut totals);
-        Ok(totals)
+        counter.describe(&mut copied.totals);
+        Ok(copied)
     }
 
     /// Writes down how far a copy is, for those who watch; nothing depends on it.

@@ -1,17 +1,11 @@
 //! Accepting a release.
 
-use std::time::Duration;
-
 use colophon_domain::{
-    Access, Digest, Failure, Reason, Reference, RegistryHost, ReleaseRequest, ReleaseView,
-    Repository, Result, Retry, TagOrDigest,
+    Failure, Reason, RegistryHost, ReleaseRequest, ReleaseView, Repository, Result,
 };
 use colophon_store::NewRelease;
 
 use crate::{Engine, fingerprint::fingerprint};
-
-/// How long the caller waits for the source's registry.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Engine {
     /// Accepts a release for a caller whose rights were checked. The source is resolved to a
@@ -31,15 +25,16 @@ impl Engine {
         self.check(request)?;
         self.make_room(principal).await?;
         let mut whole = self.fill_in(request)?;
-        let digest = self.resolve(&request.source).await?;
+        let published = self.select(&request.source, &request.selection.platforms).await?;
         if let Some(plan) = &request.plan {
-            self.follow(plan, request, &mut whole, &digest).await?;
+            self.follow(plan, request, &mut whole, &published.digest).await?;
         }
         let traceparent = colophon_telemetry::current();
         self.accept(&NewRelease {
             principal,
             request: &whole,
-            digest: &digest,
+            digest: &published.digest,
+            made: published.made.as_ref(),
             fingerprint,
             traceparent: traceparent.as_deref(),
         })
@@ -77,29 +72,6 @@ impl Engine {
             return Ok(());
         }
         Err(unknown(host))
-    }
-
-    /// The digest of the source. A digest needs no network.
-    pub(crate) async fn resolve(&self, source: &Reference) -> Result<Digest> {
-        if let TagOrDigest::Digest(digest) = &source.target {
-            return Ok(digest.clone());
-        }
-        let session = self.registries.session(&source.repository, Access::Pull)?;
-        let head = tokio::time::timeout(RESOLVE_TIMEOUT, session.head(&source.target))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Failure::new(
-                    Reason::RegistryUnavailable,
-                    format!("{} did not answer in time", source.repository.registry()),
-                )
-                .retry(Retry::Backoff))
-            })
-            .map_err(|failure| failure.field("source"))?;
-        head.map(|descriptor| descriptor.digest).ok_or_else(|| {
-            Failure::new(Reason::SourceNotFound, format!("{source} does not exist"))
-                .field("source")
-                .remedy("check the name and the tag; nothing was stored")
-        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! Tells whether two requests are the same: under one idempotency key, or under one plan.
 
 use colophon_domain::{
-    Digest, OrderKey, Position, ReleaseRequest, RollbackRequest, RollbackSubject, TagRequest,
+    Digest, OrderKey, Position, ReleaseRequest, RollbackRequest, RollbackSubject, Selection,
+    TagRequest,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -50,6 +51,7 @@ pub(crate) fn fingerprint(request: &ReleaseRequest) -> [u8; 32] {
         allow_backward: _,
         on_failure: _,
         break_glass: _,
+        selection: _,
     } = request;
     let mut texts = Texts::default();
     moves(request, &mut texts);
@@ -79,6 +81,27 @@ pub(crate) fn moves(request: &ReleaseRequest, texts: &mut Texts) {
     texts.add(&request.allow_backward.to_string());
     texts.add(request.on_failure.as_str());
     texts.add(&request.break_glass.to_string());
+    selection_texts(&request.selection, texts);
+}
+
+/// Nothing for the usual one, so that keys and plans from before there was a choice stay good.
+fn selection_texts(selection: &Selection, texts: &mut Texts) {
+    if *selection == Selection::default() {
+        return;
+    }
+    let Selection { platforms, referrers, cosign, foreign } = selection;
+    texts.add("selection");
+    texts.add(&platforms.len().to_string());
+    for platform in platforms {
+        texts.add(&platform.to_string());
+    }
+    let words = referrers.words();
+    texts.add(&words.len().to_string());
+    for word in &words {
+        texts.add(word);
+    }
+    texts.add(&cosign.to_string());
+    texts.add(&foreign.to_string());
 }
 
 fn tag_texts(tag: &TagRequest, texts: &mut Texts) {
@@ -118,7 +141,9 @@ pub(crate) fn rollback_fingerprint(request: &RollbackRequest) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use colophon_domain::{Expected, OnFailure, TagKind, TargetRequest, Version, VersionRequest};
+    use colophon_domain::{
+        Expected, OnFailure, Referrers, TagKind, TargetRequest, Version, VersionRequest,
+    };
 
     use super::*;
 
@@ -153,6 +178,12 @@ mod tests {
         assert!(changed(|request| request.targets[0].tags[0].expected = Some(Expected::Absent)));
         assert!(changed(|request| {
             request.targets[0].tags[1].order = Some("number:1".parse().unwrap());
+        }));
+        assert!(changed(|request| request.selection.cosign = false));
+        assert!(changed(|request| request.selection.foreign = true));
+        assert!(changed(|request| request.selection.referrers = Referrers::None));
+        assert!(changed(|request| {
+            request.selection.platforms.push("linux/arm64".parse().unwrap());
         }));
         assert!(changed(|request| {
             let version = Version::parse("1.0.0").unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use colophon_domain::{
     Access, Digest, Failure, Reason, Result, Retry, TagKind, TagOrDigest, Urgency, retention_tag,
 };
-use colophon_store::{Keeping, Kept, Look, Move, Prune, Settled};
+use colophon_store::{Keeping, Kept, Look, Move, Prune, Role, Settled};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Engine, tag_job::Place, tag_move::TagEnd};
@@ -34,7 +34,11 @@ impl Engine {
         if step.restore.is_some() {
             return Ok(None);
         }
-        if step.kind != TagKind::Floating || self.rules.of(&step.repository).retention().is_none() {
+        // What belongs to content says all that it said before, and more.
+        if step.kind != TagKind::Floating
+            || step.role != Role::Asked
+            || self.rules.of(&step.repository).retention().is_none()
+        {
             return Ok(None);
         }
         // The tags of one job often leave the same digest: one of them keeps it.

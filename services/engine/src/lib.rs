@@ -5,6 +5,7 @@
 //! never both at once: no call leaves the process while a transaction is open.
 
 mod announce;
+mod companions;
 mod content;
 mod copy_job;
 mod copy_progress;
@@ -24,6 +25,7 @@ mod read;
 mod reconcile;
 mod rollback;
 mod room;
+mod selected;
 mod settings;
 mod settle;
 mod step;

@@ -9,12 +9,13 @@ use colophon_domain::{
     TagMoveState, TagOrDigest, TagRequest, TargetRequest, Version, decide, explain, explain_move,
     retention_tag,
 };
-use colophon_registry::{Session, measure};
+use colophon_registry::{CopyOptions, Session, measure};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
     Engine,
     plan_id::{PLAN_HOLDS, Planned, expiry},
+    selected::Published,
 };
 
 /// Tags of one target that are looked at together.
@@ -31,12 +32,11 @@ impl Engine {
     pub async fn plan(&self, request: &ReleaseRequest) -> Result<PlanView> {
         self.check(request)?;
         let whole = self.fill_in(request)?;
-        let digest = self.resolve(&request.source).await?;
-        let content = Reference::digest(request.source.repository.clone(), digest.clone());
+        let published = self.select(&request.source, &request.selection.platforms).await?;
         let until = Instant::now() + LOOK_TIMEOUT;
         let mut looks = Vec::with_capacity(whole.targets.len());
         for target in &whole.targets {
-            looks.push(self.plan_target(&whole, target, &content, &digest, until));
+            looks.push(self.plan_target(&whole, target, &published, until));
         }
         let publications: Vec<PlannedPublication> =
             stream::iter(looks).buffered(TARGETS_AT_ONCE).try_collect().await?;
@@ -50,12 +50,13 @@ impl Engine {
             planned.tags.len() == asked.tags.len()
         };
         let complete = publications.iter().zip(&whole.targets).all(whole_tags);
-        let planned = Planned { request, digest: &digest, tags: &tags };
+        let planned = Planned { request, digest: &published.digest, tags: &tags };
         let id = complete.then(|| planned.id(expires_at));
         Ok(PlanView {
             id,
             source: request.source.clone(),
-            digest,
+            made_from: published.made_from().cloned(),
+            digest: published.digest,
             publications,
             created_at,
             expires_at,
@@ -108,8 +109,7 @@ impl Engine {
         &self,
         whole: &ReleaseRequest,
         target: &TargetRequest,
-        content: &Reference,
-        digest: &Digest,
+        published: &Published,
         until: Instant,
     ) -> Result<PlannedPublication> {
         let mut planned = PlannedPublication {
@@ -120,16 +120,17 @@ impl Engine {
             blobs: 0,
             bytes: 0,
             notes: Vec::new(),
+            companions: Vec::new(),
             obstacles: Vec::new(),
         };
         let looked = tokio::time::timeout_at(until.into(), async {
-            match self.plan_tags(whole, target, digest).await {
+            match self.plan_tags(whole, target, &published.digest).await {
                 Ok(tags) => planned.tags = tags,
                 Err(failure) => planned.obstacles.push(obstacle(failure)?),
             }
             self.plan_waits(whole, target, &mut planned).await?;
             let write = self.plan_permissions(target).await;
-            let copied = self.plan_copy(target, content, digest, &mut planned).await;
+            let copied = self.plan_copy(whole, target, published, &mut planned).await;
             for failure in [write, copied].into_iter().filter_map(Result::err) {
                 planned.obstacles.push(obstacle(failure)?);
             }
@@ -258,18 +259,28 @@ impl Engine {
     /// What would be copied to the target.
     async fn plan_copy(
         &self,
+        whole: &ReleaseRequest,
         target: &TargetRequest,
-        content: &Reference,
-        digest: &Digest,
+        published: &Published,
         planned: &mut PlannedPublication,
     ) -> Result<()> {
-        let source = self.registries.session(&content.repository, Access::Pull)?;
+        let from = &whole.source.repository;
+        let source = self.registries.session(from, Access::Pull)?;
         let session = self.registries.session(&target.repository, Access::Push)?;
-        let need = measure(&source, &session, digest).await?;
+        let options = CopyOptions {
+            selection: whole.selection.clone(),
+            made: published.manifest()?,
+            ..CopyOptions::default()
+        };
+        let need = measure(&source, &session, &published.digest, options).await?;
         (planned.manifests, planned.blobs, planned.bytes) =
             (need.manifests, need.blobs, need.bytes);
-        planned.copy_from = (need.manifests > 0).then(|| content.clone());
+        // By what it is there: an index of some platforms is made of it.
+        let from_digest = published.made_from().unwrap_or(&published.digest);
+        planned.copy_from =
+            (need.manifests > 0).then(|| Reference::digest(from.clone(), from_digest.clone()));
         planned.notes = need.notes;
+        planned.companions = need.companions;
         Ok(())
     }
 }

@@ -64,6 +64,7 @@ impl Engine {
         };
         let traceparent = colophon_telemetry::current();
         self.accept(&NewRelease {
+            made: None,
             principal,
             request: &whole,
             digest: &digest,

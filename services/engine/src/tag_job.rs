@@ -59,7 +59,7 @@ impl Engine {
 /// What the job does next, given what became of its tags: done if the last one was settled,
 /// else the failure that weighs most, else the longest wait; `None` if each was settled and none
 /// was the last.
-fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
+pub(crate) fn combine(ends: Vec<Result<TagEnd>>) -> Result<Option<End>> {
     let mut wait: Option<Waiting> = None;
     let mut lost: Option<Failure> = None;
     let mut failure: Option<Failure> = None;

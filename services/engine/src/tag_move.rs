@@ -10,7 +10,7 @@ use colophon_domain::{
     TagOrDigest, Urgency,
 };
 use colophon_registry::{Manifest, Pass, PutError, Session};
-use colophon_store::{Begun, Blocker, Claimed, Head, Intent, Look, Move, Outcome, Waiting};
+use colophon_store::{Begun, Blocker, Claimed, Head, Intent, Look, Move, Outcome, Role, Waiting};
 
 use crate::{Engine, lease::Keeper, tag_job::Place};
 
@@ -267,7 +267,8 @@ impl Engine {
         if is_return(step) {
             return self.find_elsewhere(&step.repository, &step.wanted).await;
         }
-        Ok(step.source.clone())
+        // By what it goes to: that may have been made of what the source has.
+        Ok(Reference::digest(step.source.repository.clone(), step.wanted.clone()))
     }
 
     /// The manifest to put under a tag. It may be gone: registries delete what has no tag, also what
@@ -323,7 +324,9 @@ async fn observe(session: &Session, step: &Move) -> Result<(Option<Digest>, Inst
 
 /// Whether a tag goes to what it was, or stays at it: then its content is not the release's.
 fn is_return(step: &Move) -> bool {
-    step.restore.is_some() || step.retention || step.terms.purpose == Purpose::Rollback
+    step.restore.is_some()
+        || step.role == Role::Retention
+        || step.terms.purpose == Purpose::Rollback
 }
 
 /// Whether the tag has something newer for good, wherever the registry has it now: then its release
@@ -335,6 +338,10 @@ fn overtaken(step: &Move, head: &Head) -> bool {
 
 /// Whether a tag is left for a reason that is gone if the release that holds it is put back.
 fn yields(step: &Move, reason: Reason) -> bool {
+    // What belongs to content is never put back.
+    if step.role == Role::Companion {
+        return false;
+    }
     match reason {
         Reason::Superseded
         | Reason::OrderRegression

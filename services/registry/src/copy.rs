@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, TagOrDigest};
+use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, Selection, TagOrDigest};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    along::{Along, Companion},
     exchange::delays,
     gather::Gathered,
     known::Known,
@@ -28,11 +29,24 @@ pub struct CopyOptions {
     /// Look below manifests that the target has already, and put them again. For a target that
     /// has just said that content is missing.
     pub recheck: bool,
+    /// What goes along with the image.
+    pub selection: Selection,
+    /// The manifest itself, where the source does not have it: what is left of an index.
+    pub made: Option<Manifest>,
+}
+
+/// What a copy did, and what is left to do.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// What was sent.
+    pub totals: CopyTotals,
+    /// Tags that belong to what was copied, and have still to be moved at the target.
+    pub companions: Vec<Companion>,
 }
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { parallel: 6, recheck: false }
+        Self { parallel: 6, recheck: false, selection: Selection::bare(), made: None }
     }
 }
 
@@ -60,8 +74,8 @@ pub trait Progress: Send + Sync {
     fn sent(&self, blob: &Digest, bytes: i64);
 }
 
-/// Copies the manifest with this digest and everything that it refers to. Every step may run
-/// twice: what is there is not sent again.
+/// Copies the manifest with this digest, everything that it refers to, and what goes along with it.
+/// Every step may run twice: what is there is not sent again. No tag is moved.
 ///
 /// # Errors
 /// `SOURCE_GONE`, `CONTENT_MISSING` (copy again with `recheck`), `CANCELLED`, and whatever the
@@ -73,9 +87,9 @@ pub async fn copy(
     options: CopyOptions,
     progress: Arc<dyn Progress>,
     cancel: CancellationToken,
-) -> Result<CopyTotals> {
-    if source.repository == target.repository {
-        return Ok(CopyTotals::default());
+) -> Result<Copied> {
+    if source.repository == target.repository && options.made.is_none() {
+        return Ok(Copied::default());
     }
     let job = Copy { source, target, options, progress, known: Known::default() };
     tokio::select! {
@@ -97,9 +111,10 @@ pub(crate) struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    async fn run(&self, root: &Digest) -> Result<CopyTotals> {
-        let gathered = self.gather(root).await?;
-        let (plan, manifests) = (self.plan(root, &gathered)?, &gathered.manifests);
+    async fn run(&self, root: &Digest) -> Result<Copied> {
+        let mut gathered = self.gather(root).await?;
+        let along = self.along(&mut gathered).await?;
+        let (plan, manifests) = (self.plan(root, &along, &gathered)?, &gathered.manifests);
         let mut totals = CopyTotals {
             bytes_total: plan.bytes_total(),
             notes: plan.notes.clone(),
@@ -121,14 +136,29 @@ impl Copy<'_> {
             self.all(stage.map(|manifest| self.put(manifest))).await?;
         }
         self.remember(&plan).await;
-        Ok(totals)
+        let mut companions = along.tags;
+        for list in &along.lists {
+            companions.push(self.put_list(list, &gathered).await?);
+        }
+        Ok(Copied { totals, companions })
     }
 
     /// What is to be done with what was gathered.
-    pub(crate) fn plan(&self, root: &Digest, gathered: &Gathered<'_>) -> Result<Plan> {
-        plan(root, &gathered.manifests, &gathered.present).map_err(|(reason, text)| {
-            Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
-        })
+    pub(crate) fn plan(
+        &self,
+        root: &Digest,
+        along: &Along,
+        gathered: &Gathered<'_>,
+    ) -> Result<Plan> {
+        let roots = std::iter::once(root).chain(&along.roots);
+        let foreign = self.options.selection.foreign;
+        let mut plan = plan(roots, &gathered.manifests, &gathered.present, foreign).map_err(
+            |(reason, text)| {
+                Failure::new(reason, format!("{}@{root}: {text}", self.source.repository))
+            },
+        )?;
+        plan.notes.extend(along.notes.iter().cloned());
+        Ok(plan)
     }
 
     /// Runs futures side by side, as many as the options allow, until the first failure.
@@ -183,11 +213,26 @@ impl Copy<'_> {
         for (blob, has) in checked {
             if has { there.push(blob) } else { missing.push(blob) }
         }
+        let foreign = missing.iter().filter(|blob| plan.foreign.contains(&blob.digest));
+        self.all(foreign.map(|blob| self.foreign_there(blob))).await?;
         Ok((there, missing))
     }
 
+    /// Foreign layers are taken from the source's registry only: their `urls` may lead anywhere.
+    async fn foreign_there(&self, blob: &Descriptor) -> Result<()> {
+        if self.source.has_blob(&blob.digest).await? {
+            return Ok(());
+        }
+        let text = format!(
+            "the foreign layer {} is not at {}, and its urls are not followed",
+            blob.digest, self.source.repository
+        );
+        Err(Failure::new(Reason::SourceGone, text)
+            .remedy("push the layer to the source's registry, or leave foreign layers out"))
+    }
+
     /// Puts a manifest under its digest; unlike a tag's PUT it may simply be sent again.
-    async fn put(&self, manifest: &Manifest) -> Result<()> {
+    pub(crate) async fn put(&self, manifest: &Manifest) -> Result<()> {
         let what = TagOrDigest::Digest(manifest.digest.clone());
         let mut delays = delays();
         loop {

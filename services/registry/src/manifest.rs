@@ -69,6 +69,8 @@ pub struct Manifest {
     pub digest: Digest,
     /// What it refers to.
     pub content: Content,
+    /// What it is about (OCI image-spec, `subject`): it is a referrer of that.
+    pub subject: Option<Digest>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +81,7 @@ struct Body {
     config: Option<OciDescriptor>,
     layers: Option<Vec<OciDescriptor>>,
     manifests: Option<Vec<OciDescriptor>>,
+    subject: Option<OciDescriptor>,
     fs_layers: Option<serde_json::Value>,
 }
 
@@ -135,7 +138,8 @@ impl Manifest {
             }
         };
         let media_type = media_type.to_owned();
-        Ok(Self { bytes, media_type, digest, content })
+        let subject = body.subject.as_ref().map(descriptor).transpose()?.map(|named| named.digest);
+        Ok(Self { bytes, media_type, digest, content, subject })
     }
 
     /// A descriptor of this manifest.

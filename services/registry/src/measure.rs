@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use colophon_domain::{Digest, Result};
+use colophon_domain::{Digest, Result, Tag};
 
 use crate::{
     copy::{BlobOutcome, Copy, CopyOptions, Progress, count},
@@ -28,6 +28,8 @@ pub struct Need {
     pub bytes_total: i64,
     /// What a copy would leave out, in words.
     pub notes: Vec<String>,
+    /// Tags that belong to what is copied, and would be moved with it.
+    pub companions: Vec<Tag>,
 }
 
 /// What [`copy()`](crate::copy()) would have to move now. Nothing is written, and no blob is
@@ -36,17 +38,26 @@ pub struct Need {
 /// # Errors
 /// `SOURCE_GONE` if the source lacks the manifest, or one below it that the target lacks too;
 /// and whatever else keeps a copy from being planned.
-pub async fn measure(source: &Session, target: &Session, digest: &Digest) -> Result<Need> {
-    let options = CopyOptions::default();
+pub async fn measure(
+    source: &Session,
+    target: &Session,
+    digest: &Digest,
+    options: CopyOptions,
+) -> Result<Need> {
     let (progress, known) = (Arc::new(Untold), Known::default());
     let copy = Copy { source, target, options, progress, known };
-    if source.repository == target.repository {
+    if source.repository == target.repository && copy.options.made.is_none() {
         copy.seen_at_source(digest).await?;
         return Ok(Need::default());
     }
-    let gathered = copy.gather(digest).await?;
-    let plan = copy.plan(digest, &gathered)?;
+    let mut gathered = copy.gather(digest).await?;
+    let along = copy.along(&mut gathered).await?;
+    let plan = copy.plan(digest, &along, &gathered)?;
     let (_, missing) = copy.check(&plan).await?;
+    let mut companions: Vec<Tag> = along.tags.into_iter().map(|it| it.tag).collect();
+    for list in &along.lists {
+        companions.push(list.tag()?);
+    }
     Ok(Need {
         manifests: plan.stages.iter().map(|stage| count(stage.len())).sum(),
         blobs: count(missing.len()),
@@ -54,6 +65,7 @@ pub async fn measure(source: &Session, target: &Session, digest: &Digest) -> Res
         blobs_total: count(plan.blobs.len()),
         bytes_total: plan.bytes_total(),
         notes: plan.notes,
+        companions,
     })
 }
 

@@ -15,8 +15,10 @@ pub(crate) const MOST_LEVELS: usize = 8;
 pub(crate) struct Plan {
     /// The blobs, largest first, so that the last one to finish is a small one.
     pub blobs: Vec<Descriptor>,
-    /// The manifests to put, stage by stage: whatever a manifest refers to is in an earlier
-    /// stage. The root is alone in the last one.
+    /// Those of them that are foreign layers.
+    pub foreign: BTreeSet<Digest>,
+    /// The manifests to put, stage by stage: whatever a manifest refers to, or is about, is in an
+    /// earlier stage.
     pub stages: Vec<Vec<Digest>>,
     /// What is left out.
     pub notes: Vec<String>,
@@ -36,26 +38,33 @@ pub(crate) fn is_child(entry: &Descriptor) -> bool {
     kind.is_empty() || is_manifest(kind) || kind.contains(".manifest.")
 }
 
-/// Plans the copy of `root`. `present` are manifests that the target has already with all that
-/// is below them, so nothing there is looked at.
+/// Plans the copy of `roots`: an image, and what goes along with it. `present` are manifests that
+/// the target has already with all that is below them, so nothing there is looked at. `foreign` are
+/// layers copied that are found elsewhere.
 ///
 /// # Errors
 /// A loop, too many levels, a blob with two sizes, or a manifest that nobody read.
-pub(crate) fn plan(
-    root: &Digest,
+pub(crate) fn plan<'a>(
+    roots: impl IntoIterator<Item = &'a Digest>,
     manifests: &BTreeMap<Digest, Manifest>,
     present: &BTreeSet<Digest>,
+    foreign: bool,
 ) -> Result<Plan, (Reason, String)> {
     let mut walk = Walk {
         manifests,
         present,
+        takes_foreign: foreign,
         heights: HashMap::new(),
         path: Vec::new(),
         blobs: BTreeMap::new(),
+        foreign: BTreeSet::new(),
         notes: BTreeSet::new(),
     };
-    walk.visit(root)?;
-    let mut plan = Plan { notes: walk.notes.into_iter().collect(), ..Plan::default() };
+    for root in roots {
+        walk.visit(root)?;
+    }
+    let notes = walk.notes.into_iter().collect();
+    let mut plan = Plan { notes, foreign: walk.foreign, ..Plan::default() };
     let mut stages: BTreeMap<usize, Vec<Digest>> = BTreeMap::new();
     for (digest, height) in walk.heights {
         if let Some(height) = height {
@@ -71,10 +80,12 @@ pub(crate) fn plan(
 struct Walk<'a> {
     manifests: &'a BTreeMap<Digest, Manifest>,
     present: &'a BTreeSet<Digest>,
+    takes_foreign: bool,
     /// The longest way down from a manifest; `None` for one that is present.
     heights: HashMap<&'a Digest, Option<usize>>,
     path: Vec<Digest>,
     blobs: BTreeMap<Digest, Descriptor>,
+    foreign: BTreeSet<Digest>,
     notes: BTreeSet<String>,
 }
 
@@ -103,6 +114,10 @@ impl<'a> Walk<'a> {
             .ok_or_else(|| (Reason::Internal, format!("the manifest {digest} was not read")))?;
         self.path.push(digest.clone());
         let mut height = 0;
+        // A registry may refuse what is about something that it does not have.
+        if let Some(subject) = manifest.subject.as_ref().filter(|it| manifests.contains_key(it)) {
+            height = self.visit(subject)? + 1;
+        }
         match &manifest.content {
             Content::Index { entries } => {
                 for entry in entries {
@@ -116,12 +131,15 @@ impl<'a> Walk<'a> {
             Content::Image { config, layers } => {
                 self.blob(config)?;
                 for layer in layers {
-                    if layer.foreign {
-                        let digest = &layer.descriptor.digest;
+                    let digest = &layer.descriptor.digest;
+                    if layer.foreign && !self.takes_foreign {
                         self.notes.insert(format!("the foreign layer {digest} was not copied"));
-                    } else {
-                        self.blob(&layer.descriptor)?;
+                        continue;
                     }
+                    if layer.foreign {
+                        self.foreign.insert(digest.clone());
+                    }
+                    self.blob(&layer.descriptor)?;
                 }
             }
         }
@@ -169,7 +187,10 @@ mod tests {
             Content::Image { .. } => OCI_IMAGE_MEDIA_TYPE,
         };
         let media_type = media_type.to_owned();
-        (digest.clone(), Manifest { bytes: Bytes::new(), media_type, digest, content })
+        (
+            digest.clone(),
+            Manifest { bytes: Bytes::new(), media_type, digest, content, subject: None },
+        )
     }
 
     fn image(name: &str, layers: &[usize]) -> (Digest, Manifest) {
@@ -195,7 +216,7 @@ mod tests {
             image("a", &[1, 2, 2]),
             image("b", &[2, 3]),
         ]);
-        let plan = plan(&named("root"), &all, &BTreeSet::from([named("there")])).unwrap();
+        let plan = plan([&named("root")], &all, &BTreeSet::from([named("there")]), false).unwrap();
         let sizes: Vec<i64> = plan.blobs.iter().map(|blob| blob.size).collect();
         assert_eq!((sizes.as_slice(), plan.bytes_total()), ([3, 2, 1, 0].as_slice(), 6));
         assert_eq!(plan.stages.len(), 3);
@@ -207,17 +228,45 @@ mod tests {
     fn an_entry_may_be_a_blob_and_a_foreign_layer_is_noted() {
         let mut cache = index("cache", &[]);
         cache.1.content = Content::Index { entries: vec![blob(7)] };
-        let plan_of = |root: &str, all| plan(&named(root), &all, &BTreeSet::new()).unwrap();
-        assert_eq!(plan_of("cache", BTreeMap::from([cache])).blobs, [blob(7)]);
+        let plan_of = |root: &str, all, foreign| {
+            plan([&named(root)], &all, &BTreeSet::new(), foreign).unwrap()
+        };
+        assert_eq!(plan_of("cache", BTreeMap::from([cache]), false).blobs, [blob(7)]);
         let foreign = Layer { descriptor: blob(9), foreign: true };
         let windows = manifest("w", Content::Image { config: blob(1), layers: vec![foreign] });
-        let plan = plan_of("w", BTreeMap::from([windows]));
-        assert_eq!((plan.blobs.len(), plan.notes.len()), (1, 1));
+        let plan = plan_of("w", BTreeMap::from([windows.clone()]), false);
+        assert_eq!((plan.blobs.len(), plan.notes.len(), plan.foreign.len()), (1, 1, 0));
+        let plan = plan_of("w", BTreeMap::from([windows]), true);
+        assert_eq!((plan.blobs.len(), plan.notes.len(), plan.foreign.len()), (2, 0, 1));
+    }
+
+    #[test]
+    fn what_is_about_something_comes_after_it() {
+        let about = |name: &str, subject: &str| {
+            let mut made = image(name, &[1]);
+            made.1.subject = Some(named(subject));
+            made
+        };
+        let all = BTreeMap::from([
+            index("root", &["a"]),
+            image("a", &[1]),
+            about("signature", "root"),
+            about("of the signature", "signature"),
+            about("of something that is not copied", "elsewhere"),
+        ]);
+        let roots = ["of something that is not copied", "of the signature", "signature", "root"];
+        let plan = plan(&roots.map(named), &all, &BTreeSet::new(), false).unwrap();
+        let stage = |name: &str| plan.stages.iter().position(|it| it.contains(&named(name)));
+        assert_eq!(stage("root"), Some(1));
+        assert_eq!((stage("signature"), stage("of the signature")), (Some(2), Some(3)));
+        assert_eq!(stage("of something that is not copied"), Some(0));
+        assert_eq!(plan.blobs.len(), 2);
     }
 
     #[test]
     fn loops_depth_and_contradictions_are_refused() {
-        let reason = |root: &str, all| plan(&named(root), &all, &BTreeSet::new()).unwrap_err().0;
+        let reason =
+            |root: &str, all| plan([&named(root)], &all, &BTreeSet::new(), false).unwrap_err().0;
         let circle = BTreeMap::from([index("a", &["b"]), index("b", &["a"])]);
         assert_eq!(reason("a", circle), Reason::UnsupportedManifest);
         let deep = (0..20).map(|n| index(&n.to_string(), &[&(n + 1).to_string()])).collect();
@@ -249,7 +298,7 @@ mod tests {
                 all.insert(digest, made);
             }
             let root = named(&(graph.len() - 1).to_string());
-            let plan = plan(&root, &all, &BTreeSet::new()).unwrap();
+            let plan = plan([&root], &all, &BTreeSet::new(), false).unwrap();
             let mut done = BTreeSet::new();
             for stage in &plan.stages {
                 for digest in stage {

@@ -6,9 +6,8 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 
 use bytes::Bytes;
 use colophon_domain::{Access, Digest, Reason, Result, Tag};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use oci_client::errors::OciErrorCode;
-use reqwest::Response;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
@@ -17,10 +16,8 @@ use url::Url;
 use crate::{
     answer::{Asked, read_limited},
     exchange::{Call, CallError},
-    host::place,
-    link,
+    pages::REMEDY,
     scope::Scopes,
-    sent::Sent,
     session::Session,
 };
 
@@ -86,35 +83,10 @@ impl Session {
                 && unknown.iter().any(|code| refusal.has(code));
             return if first && gone { Ok(None) } else { Err(refusal.into_failure(asked)) };
         }
-        let next = self.next(&response, asked)?;
+        let next = self.next_page(&response, asked)?;
         let timeout = self.host.config.request_timeout;
         let page = read_limited(response, PAGE_LIMIT, timeout, asked).await?;
         Ok(Some((page, next)))
-    }
-
-    /// The next page by the answer's `Link`. One that cannot be read is a failure, because
-    /// without it the list would look complete.
-    fn next(&self, response: &Response, asked: &Asked<'_>) -> Result<Option<Url>> {
-        let Some(target) = next_link(response.headers())
-            .map_err(|()| asked.protocol("the answer's Link cannot be read").remedy(REMEDY))?
-        else {
-            return Ok(None);
-        };
-        let mut next = response
-            .url()
-            .join(target)
-            .map_err(|_| asked.protocol("the answer's Link is no URL").remedy(REMEDY))?;
-        next.set_fragment(None);
-        let names_somebody = !next.username().is_empty() || next.password().is_some();
-        if self.host.is_own(&next) && !names_somebody {
-            return Ok(Some(next));
-        }
-        let sent = response.extensions().get::<Sent>().cloned().unwrap_or_default();
-        let place = place(&next);
-        let place = if sent.is_in(&place) { "another place" } else { &place };
-        Err(asked
-            .protocol(&format!("the next page is said to be at {}://{place}", next.scheme()))
-            .remedy("behind a proxy, let the registry know the URL that it is reached by"))
     }
 
     /// Deletes a tag, and nothing but the tag: a digest cannot be given. `true` if the registry
@@ -156,18 +128,6 @@ impl Session {
         }
         Err(refusal.into_failure(&call.asked))
     }
-}
-
-const REMEDY: &str = "see whether a proxy answers in the registry's place";
-
-/// Where the `Link` with `rel="next"` leads (RFC 8288); an error if any cannot be read.
-fn next_link(headers: &HeaderMap) -> Result<Option<&str>, ()> {
-    let mut next = None;
-    for value in headers.get_all(header::LINK) {
-        let found = link::find(value.to_str().map_err(drop)?, "next")?;
-        next = next.or(found);
-    }
-    Ok(next)
 }
 
 /// Shows the tags of a page (`{"name": .., "tags": [..]}`); `null` is no tag.

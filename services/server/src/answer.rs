@@ -4,7 +4,7 @@ use colophon_api::{Timestamp, v1};
 use colophon_domain::{
     AttemptView, BlobState, BlobView, Certainty, Digest, EntryView, FreezeView, Obstacle,
     OnFailure, OrderKey, PlanView, PlannedPublication, PlannedTag, PublicationState,
-    PublicationView, Reason, Reference, ReleaseState, ReleaseView, RetryView, TagKind,
+    PublicationView, Reason, Reference, ReleaseState, ReleaseView, RetryView, Selection, TagKind,
     TagMoveState, TagMoveView, TagView, summary,
 };
 use time::OffsetDateTime;
@@ -43,6 +43,17 @@ pub(crate) fn release(view: ReleaseView) -> v1::Release {
         revision: view.revision,
         waiting_time: time(view.waiting_until),
         retries: view.retries.into_iter().map(retry).collect(),
+        selection: Some(selection(&view.selection)),
+        source_digest: digest(view.made_from.as_ref()),
+    }
+}
+
+fn selection(view: &Selection) -> v1::Selection {
+    v1::Selection {
+        platforms: view.platforms.iter().map(ToString::to_string).collect(),
+        referrers: view.referrers.words(),
+        without_cosign: !view.cosign,
+        include_foreign: view.foreign,
     }
 }
 
@@ -61,6 +72,7 @@ pub(crate) fn plan(view: PlanView) -> v1::Plan {
         create_time: Some(view.created_at.into()),
         expire_time: Some(view.expires_at.into()),
         feasible,
+        source_digest: digest(view.made_from.as_ref()),
     }
 }
 
@@ -137,6 +149,7 @@ fn publication(view: PublicationView) -> v1::Publication {
             blobs: view.copied.blobs.iter().map(blob).collect(),
             blobs_total: view.copied.blobs_total,
         }),
+        companions: view.companions.into_iter().map(tag_move).collect(),
     }
 }
 
@@ -177,6 +190,7 @@ fn planned_publication(view: PlannedPublication) -> v1::PlannedPublication {
         bytes: view.bytes,
         notes: view.notes,
         obstacles: view.obstacles.into_iter().map(obstacle).collect(),
+        companion_tags: view.companions.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Claimed, Move, Store, fan_in,
+    Claimed, Move, Store, companions, fan_in,
     intents::fence,
     outcomes::settle,
     rows,
@@ -94,6 +94,7 @@ impl Store {
             )
             .execute(&mut *tx)
             .await?;
+            companions::needless(&mut tx, job.publication).await?;
             fan_in::complete(&mut tx, job.lease.job).await?;
             tx.commit().await?;
             Ok(())

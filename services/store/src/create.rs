@@ -19,12 +19,25 @@ pub struct NewRelease<'a> {
     pub principal: &'a str,
     /// What was asked.
     pub request: &'a ReleaseRequest,
-    /// What the source was resolved to.
+    /// What is published: what the source was resolved to, or what was made of it.
     pub digest: &'a Digest,
+    /// The index that is published, if it was made of what the source was resolved to.
+    pub made: Option<&'a Made>,
     /// Tells whether two requests under one key are the same.
     pub fingerprint: [u8; 32],
     /// The trace that the release is accepted in, for its jobs to go on with.
     pub traceparent: Option<&'a str>,
+}
+
+/// An index that was made for a release: what is left of another if only some platforms are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// What it was made of.
+    pub from: Digest,
+    /// Its bytes.
+    pub manifest: Vec<u8>,
+    /// Its media type.
+    pub media_type: String,
 }
 
 /// What became of the request.
@@ -105,7 +118,7 @@ impl Store {
         let publications: Vec<Uuid> =
             new.request.targets.iter().map(|_| self.entropy.uuid()).collect();
         let tags = tag_rows(new.request, &publications);
-        let first = first_phase(new.request, &publications);
+        let first = first_phase(new, &publications);
 
         let mut tx = self.pool.begin().await?;
         insert_release(&mut tx, id, new, &publications, first).await?;
@@ -218,19 +231,20 @@ fn tag_rows<'a>(request: &'a ReleaseRequest, publications: &[Uuid]) -> Vec<TagRo
     rows
 }
 
-/// Whether content has to be brought to a target; what lies in it already needs no copy.
-fn needs_copy(request: &ReleaseRequest, target: &TargetRequest) -> bool {
-    target.tags.iter().filter(|tag| tag.kept.is_none()).any(|tag| {
-        let content = tag.content.as_ref().unwrap_or(&request.source);
-        content.repository != target.repository
+/// Whether content has to be brought to a target; what lies in it already needs no copy, and what was
+/// made for the release lies nowhere.
+fn needs_copy(new: &NewRelease<'_>, target: &TargetRequest) -> bool {
+    target.tags.iter().filter(|tag| tag.kept.is_none()).any(|tag| match &tag.content {
+        Some(content) => content.repository != target.repository,
+        None => new.made.is_some() || new.request.source.repository != target.repository,
     })
 }
 
 /// Where a release begins.
-fn first_phase(request: &ReleaseRequest, publications: &[Uuid]) -> (Phase, Vec<(Uuid, JobKind)>) {
-    let targets = || request.targets.iter().zip(publications.iter().copied());
+fn first_phase(new: &NewRelease<'_>, publications: &[Uuid]) -> (Phase, Vec<(Uuid, JobKind)>) {
+    let targets = || new.request.targets.iter().zip(publications.iter().copied());
     let copies: Vec<_> = targets()
-        .filter(|(target, _)| needs_copy(request, target))
+        .filter(|(target, _)| needs_copy(new, target))
         .map(|(_, id)| (id, JobKind::Copy))
         .collect();
     if !copies.is_empty() {
@@ -266,11 +280,13 @@ async fn insert_release(
         .targets
         .iter()
         .map(|target| {
-            let copy = needs_copy(request, target);
+            let copy = needs_copy(new, target);
             let state = if copy { PublicationState::Queued } else { PublicationState::Copied };
             state.as_str().to_owned()
         })
         .collect();
+    let platforms: Vec<String> =
+        request.selection.platforms.iter().map(ToString::to_string).collect();
     let (places, kinds): (Vec<Uuid>, Vec<String>) =
         jobs.into_iter().map(|(id, kind)| (id, kind.as_str().to_owned())).unzip();
     sqlx::query!(
@@ -279,9 +295,10 @@ async fn insert_release(
             INSERT INTO release (id, principal, on_behalf_of, reason, labels, source_registry,
                                  source_repository, source_reference, digest, not_after, priority,
                                  phase, purpose, on_failure, allow_backward, break_glass, plan,
-                                 version, traceparent)
+                                 version, traceparent, platforms, referrers, cosign,
+                                 include_foreign, source_digest, made_manifest, made_media_type)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $19, $20, $21, $22, $23, $24,
-                    $25)
+                    $25, $26, $27, $28, $29, $30, $31, $32)
         ), target AS (
             INSERT INTO publication (id, release_id, ordinal, registry, repository, state)
             SELECT t.id, $1, (t.n - 1)::smallint, t.registry, t.repository, t.state
@@ -317,6 +334,13 @@ async fn insert_release(
         request.plan,
         request.version.as_ref().map(|asked| asked.version.to_string()),
         new.traceparent,
+        &platforms,
+        &request.selection.referrers.words(),
+        request.selection.cosign,
+        request.selection.foreign,
+        new.made.map(|made| made.from.as_str()),
+        new.made.map(|made| made.manifest.as_slice()),
+        new.made.map(|made| made.media_type.as_str()),
     )
     .execute(conn)
     .await?;

@@ -53,8 +53,19 @@ pub struct Move {
     pub terms: Terms,
     /// The tag is to be put back.
     pub restore: Option<Restore>,
-    /// The tag keeps a digest that a floating tag leaves.
-    pub retention: bool,
+    /// Whose wish it is that the tag moves.
+    pub role: Role,
+}
+
+/// Whose wish it is that a tag moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The caller's.
+    Asked,
+    /// The configuration's: it keeps a digest that a floating tag leaves.
+    Retention,
+    /// The content's: the tag belongs to what was copied.
+    Companion,
 }
 
 /// The conditions under which a tag may move.
@@ -140,7 +151,7 @@ impl Move {
     /// Why the ledger says that the tag is moved.
     pub(crate) fn purpose(&self) -> LedgerPurpose {
         match self.terms.purpose {
-            _ if self.retention => LedgerPurpose::Retention,
+            _ if self.role == Role::Retention => LedgerPurpose::Retention,
             _ if self.restore.is_some() => LedgerPurpose::Restore,
             Purpose::Publish => LedgerPurpose::Publish,
             Purpose::Rollback => LedgerPurpose::Rollback,

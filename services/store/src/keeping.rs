@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::{
-    Move, Store, Terms,
+    Move, Role, Store, Terms,
     intents::fence_shared,
     rows,
     tx::{self, Bounded as _},
@@ -176,7 +176,7 @@ fn kept_move(step: &Move, digest: &Digest, kept_tag: &Tag, tag_move: Uuid) -> Mo
             highest: None,
         },
         restore: None,
-        retention: true,
+        role: Role::Retention,
         ..step.clone()
     }
 }

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    Intent, Move, Store,
+    Intent, Move, Role, Store,
     append::{Draft, Holder, LockedHead, Look},
     fan_in,
     intents::{decision_recorded, fence_shared, may_go_on},
@@ -194,7 +194,8 @@ impl Store {
         step: &Move,
         verdict: &Verdict<'_>,
     ) -> Result<Outcome, Fault> {
-        if !verdict.state.ended() {
+        // A copy has more to do than its tags.
+        if !verdict.state.ended() || step.role == Role::Companion {
             return Ok(Outcome::JobGoesOn);
         }
         if fan_in::tags_left(conn, step.publication, step.job).await? {

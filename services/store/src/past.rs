@@ -112,8 +112,10 @@ impl Store {
         let mut places = Vec::new();
         for row in rows {
             places.push(rows::repository(&row.registry, &row.repository)?);
+            // A part of an index was made here, and is not where the whole one is.
             let source = row.source.as_deref().map(str::parse::<Reference>).transpose()?;
-            places.extend(source.map(|source| source.repository));
+            let has = |source: &Reference| source.target.as_str() == digest.as_str();
+            places.extend(source.filter(has).map(|source| source.repository));
         }
         let mut seen = std::collections::BTreeSet::new();
         places.retain(|place| seen.insert(place.clone()));

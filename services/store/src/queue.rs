@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Digest, JobKind, Purpose, Reason, Reference, Repository, Result};
+use colophon_domain::{Digest, JobKind, Purpose, Reason, Reference, Repository, Result, Selection};
 use uuid::Uuid;
 
-use crate::{Store, append::Author, rows, tx::Bounded as _};
+use crate::{Made, Store, append::Author, rows, tx::Bounded as _};
 
 /// The right to work on a job: every write of the worker is fenced by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,14 @@ pub struct Claimed {
     pub publication: Uuid,
     /// The target's repository.
     pub repository: Repository,
-    /// The source, by digest.
+    /// The source, by the digest that it was resolved to.
     pub source: Reference,
-    /// What is published.
+    /// What is published: that, or what was made of it.
     pub digest: Digest,
+    /// The index that is published, if it was made of the source.
+    pub made: Option<Made>,
+    /// What of the image goes along.
+    pub selection: Selection,
     /// Who asked, and why.
     pub author: Author,
     /// The release's priority.
@@ -68,6 +72,11 @@ impl Claimed {
     /// Whether the job puts tags back.
     pub fn restores(&self) -> bool {
         self.kind == JobKind::Restore
+    }
+
+    /// What is published, by digest, in the repository that it is copied from.
+    pub fn content(&self) -> Reference {
+        Reference::digest(self.source.repository.clone(), self.digest.clone())
     }
 }
 
@@ -115,6 +124,8 @@ impl Store {
             )
             SELECT c.id, c.release_id, c.publication_id, c.kind, c.lease_token AS "lease_token!",
                    c.failures, c.priority, r.source_registry, r.source_repository, r.digest,
+                   r.source_digest, r.made_manifest, r.made_media_type, r.platforms, r.referrers,
+                   r.cosign, r.include_foreign,
                    COALESCE(r.not_after < colophon_now(), false) AS "late!", r.purpose,
                    r.allow_backward, r.break_glass, r.plan IS NOT NULL AS "planned!", r.traceparent,
                    EXTRACT(EPOCH FROM c.waited)::float8 AS "waited!",
@@ -141,14 +152,26 @@ impl Store {
             .map(|row| {
                 let digest = rows::digest(&row.digest)?;
                 let source = rows::repository(&row.source_registry, &row.source_repository)?;
+                let from = rows::digest_option(row.source_digest.as_deref())?;
+                let made = from.zip(row.made_manifest.zip(row.made_media_type));
+                let made =
+                    made.map(|(from, (manifest, media_type))| Made { from, manifest, media_type });
+                let resolved = made.as_ref().map_or(&digest, |made| &made.from).clone();
                 Ok(Claimed {
                     lease: Lease { job: row.id, token: row.lease_token },
                     kind: rows::job_kind(&row.kind)?,
                     release: row.release_id,
                     publication: row.publication_id,
                     repository: rows::repository(&row.registry, &row.repository)?,
-                    source: Reference::digest(source, digest.clone()),
+                    source: Reference::digest(source, resolved),
                     digest,
+                    made,
+                    selection: rows::selection(
+                        &row.platforms,
+                        &row.referrers,
+                        row.cosign,
+                        row.include_foreign,
+                    )?,
                     author: Author {
                         principal: row.principal,
                         on_behalf_of: row.on_behalf_of,

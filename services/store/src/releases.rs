@@ -150,7 +150,12 @@ async fn views(
 ) -> Result<Vec<ReleaseView>> {
     let rows = sqlx::query!(
         r#"
-        SELECT r.*, release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
+        SELECT r.id, r.principal, r.on_behalf_of, r.reason, r.labels, r.source_registry,
+               r.source_repository, r.source_reference, r.digest, r.not_after, r.priority, r.state,
+               r.state_reason, r.message, r.phase, r.cancel_requested_at, r.created_at, r.started_at,
+               r.ended_at, r.purpose, r.on_failure, r.allow_backward, r.break_glass, r.plan, r.version,
+               r.source_digest, r.platforms, r.referrers, r.cosign, r.include_foreign,
+               release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
                w.waiting_reason AS "waiting_reason?", w.run_at AS "waiting_until?",
                (SELECT on_hold()) AS "held!"
         FROM release r
@@ -183,6 +188,13 @@ async fn views(
                     &row.source_reference,
                 )?,
                 digest: rows::digest(&row.digest)?,
+                made_from: rows::digest_option(row.source_digest.as_deref())?,
+                selection: rows::selection(
+                    &row.platforms,
+                    &row.referrers,
+                    row.cosign,
+                    row.include_foreign,
+                )?,
                 state,
                 state_reason: row.state_reason.as_deref().map(rows::reason).transpose()?,
                 message: row.message,
@@ -220,7 +232,8 @@ async fn publications(
     releases: &[Uuid],
     with_blobs: bool,
 ) -> Result<BTreeMap<Uuid, Vec<PublicationView>>> {
-    let mut tags = tag_moves(conn, releases).await?;
+    let mut tags = tag_moves(conn, releases, false).await?;
+    let mut companions = tag_moves(conn, releases, true).await?;
     let rows = sqlx::query!(
         r#"
         SELECT id, release_id, registry, repository, state, blobs_copied, blobs_present,
@@ -240,6 +253,7 @@ async fn publications(
             repository: rows::repository(&row.registry, &row.repository)?,
             state: rows::publication_state(&row.state)?,
             tags: tags.remove(&row.id).unwrap_or_default(),
+            companions: companions.remove(&row.id).unwrap_or_default(),
             copied: CopyTotals {
                 blobs_copied: row.blobs_copied,
                 blobs_present: row.blobs_present,
@@ -255,18 +269,21 @@ async fn publications(
     Ok(by_release)
 }
 
-/// The tags that were asked for. Those that keep a digest are the service's own business; the
-/// ledger has them.
+/// The tags that were asked for, or those that belong to what was copied. Those that keep a digest are
+/// the service's own business; the ledger has them.
 async fn tag_moves(
     conn: &mut PgConnection,
     releases: &[Uuid],
+    companions: bool,
 ) -> Result<BTreeMap<Uuid, Vec<TagMoveView>>> {
     let rows = sqlx::query!(
         r#"
-        SELECT * FROM tag_move WHERE release_id = ANY ($1) AND NOT retention
+        SELECT * FROM tag_move
+        WHERE release_id = ANY ($1) AND CASE WHEN $2 THEN companion ELSE NOT retention END
         ORDER BY publication_id, ordinal
         "#,
         releases,
+        companions,
     )
     .fetch_all(&mut *conn)
     .bounded()

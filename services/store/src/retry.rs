@@ -272,7 +272,7 @@ async fn reopen_tags(conn: &mut PgConnection, id: Uuid) -> Result<(), Fault> {
         WHERE m.release_id = $1 AND p.id = m.publication_id
           AND (m.state IN ('REFUSED', 'FAILED', 'NOT_ATTEMPTED', 'RESTORED', 'SUPERSEDED')
                -- Whether the digest is still kept is found out when it is left again.
-               OR m.retention
+               OR m.retention AND NOT m.companion
                OR m.kind = 'floating' AND m.state IN ('MOVED', 'UNCHANGED')
                   AND m.old_digest IS NOT NULL
                   AND EXISTS (SELECT FROM job j

@@ -3,8 +3,8 @@
 
 use colophon_domain::{
     Digest, Expected, Failure, IfOlder, JobKind, Line, OnFailure, OrderKey, OrderKind, Phase,
-    PublicationState, Purpose, Reason, Reference, ReleaseState, Repository, RepositoryPattern,
-    Result, Tag, TagKind, TagMoveState,
+    Platform, PublicationState, Purpose, Reason, Reference, Referrers, ReleaseState, Repository,
+    RepositoryPattern, Result, Selection, Tag, TagKind, TagMoveState,
 };
 
 fn corrupt(column: &'static str) -> Failure {
@@ -36,6 +36,19 @@ pub(crate) fn repository(registry: &str, name: &str) -> Result<Repository> {
 
 pub(crate) fn pattern(text: &str) -> Result<RepositoryPattern> {
     text.parse().map_err(|error: Failure| corrupt("pattern").caused_by(error))
+}
+
+pub(crate) fn selection(
+    platforms: &[String],
+    referrers: &[String],
+    cosign: bool,
+    foreign: bool,
+) -> Result<Selection> {
+    let platforms =
+        Platform::parse_all(platforms).map_err(|error| corrupt("platform").caused_by(error))?;
+    let referrers =
+        Referrers::parse(referrers).map_err(|error| corrupt("referrers").caused_by(error))?;
+    Ok(Selection { platforms, referrers, cosign, foreign })
 }
 
 pub(crate) fn tag(text: &str) -> Result<Tag> {

@@ -1,8 +1,8 @@
 //! The tags of a job that are not settled yet, each with everything that its move depends on.
 
-use colophon_domain::{Digest, Reference, Result, TagOrDigest};
+use colophon_domain::{Digest, Reference, Result};
 
-use crate::{Claimed, Move, Restore, Store, Terms, append::Holder, rows, tx::Bounded as _};
+use crate::{Claimed, Move, Restore, Role, Store, Terms, append::Holder, rows, tx::Bounded as _};
 
 impl Store {
     /// The tags of a job that are not settled yet, in the order of the request.
@@ -31,8 +31,11 @@ impl Store {
         for row in rows {
             let content =
                 content(row.content_registry, row.content_repository, row.content_digest)?;
-            let source = content.unwrap_or_else(|| job.source.clone());
-            let content = digest_of(&source, job);
+            // What was made of the source has another digest than it.
+            let (source, content) = match content {
+                Some((source, digest)) => (source, digest),
+                None => (job.source.clone(), job.digest.clone()),
+            };
             let before = Holder {
                 ticket: row.before_ticket,
                 order: rows::order(
@@ -75,7 +78,7 @@ impl Store {
                     highest: None,
                 },
                 restore,
-                retention: false,
+                role: Role::Asked,
             });
         }
         Ok(steps)
@@ -99,7 +102,7 @@ impl Store {
             .map(|row| {
                 let content =
                     content(row.content_registry, row.content_repository, row.content_digest)?;
-                Ok(content.unwrap_or_else(|| job.source.clone()))
+                Ok(content.map_or_else(|| job.content(), |(content, _)| content))
             })
             .collect()
     }
@@ -109,17 +112,11 @@ fn content(
     registry: Option<String>,
     repository: Option<String>,
     digest: Option<String>,
-) -> Result<Option<Reference>> {
+) -> Result<Option<(Reference, Digest)>> {
     let (Some(registry), Some(repository), Some(digest)) = (registry, repository, digest) else {
         return Ok(None);
     };
     let repository = rows::repository(&registry, &repository)?;
-    Ok(Some(Reference::digest(repository, rows::digest(&digest)?)))
-}
-
-fn digest_of(source: &Reference, job: &Claimed) -> Digest {
-    match &source.target {
-        TagOrDigest::Digest(digest) => digest.clone(),
-        TagOrDigest::Tag(_) => job.digest.clone(),
-    }
+    let digest = rows::digest(&digest)?;
+    Ok(Some((Reference::digest(repository, digest.clone()), digest)))
 }

@@ -302,7 +302,7 @@ async fn the_commands_of_the_api_page_do_what_it_says() {
         &["true"],
         &["1.4.3 TAG_MOVE_STATE_MOVED", "1.4 TAG_MOVE_STATE_MOVED"],
         &["1 TAG_MOVE_STATE_MOVED", "latest TAG_MOVE_STATE_MOVED"],
-        &["RELEASE_STATE_SUCCEEDED", "edge TAG_MOVE_STATE_MOVED"],
+        &["RELEASE_STATE_SUCCEEDED", "true 0", "edge TAG_MOVE_STATE_MOVED"],
         &["rollback", "RELEASE_STATE_SUCCEEDED", digest],
         &["holidays true", "false", "ci", "409", "NOT_UNKNOWN"],
     ];

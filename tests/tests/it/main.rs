@@ -7,6 +7,8 @@
     reason = "a helper of a test that fails fails the test"
 )]
 
+mod along;
+mod along_killed;
 mod auth;
 mod badinput;
 mod badinput_content;

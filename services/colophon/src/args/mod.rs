@@ -1,6 +1,7 @@
 //! The command line. What it says in `--help` is the reference; `docs/cli.md` is the guide. Each
 //! group of commands has a file of its own.
 
+mod along;
 mod freeze;
 mod moment;
 mod publish;

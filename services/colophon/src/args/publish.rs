@@ -9,7 +9,7 @@ use colophon_api::{
 };
 use colophon_domain::{Entropy as _, SystemEntropy};
 
-use super::{TIMES, moment, targets::Targets, values};
+use super::{TIMES, along::Along, moment, targets::Targets, values};
 use crate::exit::{EXIT_CODES, Problem};
 
 /// What to publish, and how to wait for it.
@@ -73,6 +73,9 @@ pub struct Content {
     /// Move tags in spite of a freeze; needs --reason, and the ledger says that it was done
     #[arg(long)]
     pub break_glass: bool,
+    /// What of the image goes along.
+    #[command(flatten)]
+    pub along: Along,
     /// Why, for the ledger
     #[arg(long)]
     pub reason: Option<String>,
@@ -158,6 +161,7 @@ impl Content {
             on_failure: on_failure.into(),
             plan: String::new(),
             break_glass: self.break_glass,
+            selection: self.along.selection(),
         })
     }
 

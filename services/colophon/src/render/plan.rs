@@ -16,6 +16,7 @@ pub fn plan(plan: &Plan, publish: Option<&str>) -> String {
         ("plan", format!("{}  {verdict}", clean(&plan.id))),
         ("source", clean(&plan.source)),
         ("digest", clean(&plan.digest)),
+        ("part of", clean(&plan.source_digest)),
         ("made", short_time(plan.create_time.as_ref())),
         ("holds until", time(plan.expire_time.as_ref())),
     ]);
@@ -55,6 +56,9 @@ fn publication_table(publication: &PlannedPublication) -> String {
         }
     }
     append(&mut text, format_args!("  copy: {}\n", copy(p)));
+    for tag in &p.companion_tags {
+        append(&mut text, format_args!("  with it: {}\n", clean(tag)));
+    }
     for note in &p.notes {
         append(&mut text, format_args!("  note: {}\n", clean(note)));
     }
@@ -127,7 +131,7 @@ mod tests {
             ],
             create_time: Some("2026-11-03T14:02:00.5Z".parse().unwrap()),
             expire_time: Some("2026-11-03T15:02:00Z".parse().unwrap()),
-            feasible: false,
+            ..Plan::default()
         }
     }
 

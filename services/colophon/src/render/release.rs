@@ -1,7 +1,7 @@
 //! Releases: one in full, and lists.
 
 use colophon_api::v1::{
-    Attempt, ListReleasesResponse, Publication, Release, ReleaseState, TagKind, TagMove,
+    Attempt, ListReleasesResponse, Publication, Release, ReleaseState, Selection, TagKind, TagMove,
     TagMoveState,
 };
 
@@ -22,6 +22,8 @@ pub fn release(release: &Release) -> String {
         ("purpose", clean(&release.purpose)),
         ("source", clean(&release.source)),
         ("digest", clean(&release.digest)),
+        ("part of", clean(&release.source_digest)),
+        ("along", release.selection.as_ref().map(along).unwrap_or_default()),
         ("version", clean(&release.semver)),
         ("plan", clean(&release.plan)),
         ("freezes", if release.break_glass { "passed by" } else { "" }.to_owned()),
@@ -37,6 +39,24 @@ pub fn release(release: &Release) -> String {
         text.push_str(&attempts(&release.attempts));
     }
     text
+}
+
+/// What goes along with the image, where that is not what usually does.
+fn along(selection: &Selection) -> String {
+    let mut words = Vec::new();
+    if !selection.platforms.is_empty() {
+        words.push(format!("only {}", selection.platforms.join(", ")));
+    }
+    if !["", "all"].contains(&selection.referrers.concat().as_str()) {
+        words.push(format!("referrers: {}", selection.referrers.join(", ")));
+    }
+    if selection.without_cosign {
+        words.push("no tags of cosign".to_owned());
+    }
+    if selection.include_foreign {
+        words.push("foreign layers".to_owned());
+    }
+    clean(&words.join("; "))
 }
 
 /// One tag in a table of tags: what it is, where it stands or would end, from which digest to which.
@@ -87,6 +107,10 @@ fn publication_table(publication: &Publication) -> String {
         for remark in remarks(tag) {
             append(&mut text, format_args!("  {}: {remark}\n", clean(&tag.tag)));
         }
+    }
+    for tag in &p.companions {
+        let state = tag.state().short_name();
+        append(&mut text, format_args!("  with it: {}  {state}\n", clean(&tag.tag)));
     }
     for note in &p.notes {
         append(&mut text, format_args!("  note: {}\n", clean(note)));

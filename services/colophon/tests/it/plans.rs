@@ -36,6 +36,7 @@ fn plan(outcome: TagMoveState, reason: &str) -> Plan {
         create_time: Some("2026-11-03T14:02:00Z".parse().unwrap()),
         expire_time: Some("2026-11-03T15:02:00Z".parse().unwrap()),
         feasible: reason.is_empty(),
+        ..Plan::default()
     }
 }
 

@@ -94,7 +94,9 @@ pub(crate) struct Asked {
 impl Asked {
     /// The tag that it is about; `None` for a list of tags, and for everything else.
     pub(crate) fn tag(&self) -> Option<&str> {
-        self.rest.strip_prefix("manifests/").filter(|tag| !tag.starts_with("sha256:"))
+        let tag = self.rest.strip_prefix("manifests/")?;
+        // Neither a digest nor a tag that is derived from one: images here have none of those.
+        (!tag.starts_with("sha256:") && !tag.starts_with("sha256-")).then_some(tag)
     }
 
     pub(crate) fn key(&self) -> Option<Key> {

@@ -49,7 +49,8 @@ async fn children_come_before_what_refers_to_them_and_blobs_once() {
         CancellationToken::new(),
     )
     .await
-    .unwrap();
+    .unwrap()
+    .totals;
     let bytes = i64::try_from("shared".len() + 4 + "cache".len()).unwrap();
     assert_eq!((totals.blobs_copied, totals.bytes_copied, totals.bytes_total), (4, bytes, bytes));
     assert_eq!(*told.planned.lock().unwrap(), [(bytes, 4)]);

@@ -23,6 +23,8 @@ pub use colophon_testkit::scripted::{Seen, error, status, with};
 use http::Method;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 type Hook = Box<dyn Fn(&Seen) -> Option<Response> + Send + Sync>;
 
 #[derive(Default)]
@@ -31,6 +33,8 @@ struct Inner {
     blobs: HashMap<(String, String), Bytes>,
     manifests: HashMap<(String, String), (String, Bytes)>,
     trusting: bool,
+    /// It has the referrers API.
+    referrers: bool,
 }
 
 struct Shared {
@@ -102,6 +106,18 @@ impl Fake {
     /// Takes what is uploaded for what it is said to be.
     pub fn trust_uploads(&self) {
         self.shared.inner.lock().unwrap().trusting = true;
+    }
+
+    /// Has the referrers API from now on.
+    pub fn lists_referrers(&self) {
+        self.shared.inner.lock().unwrap().referrers = true;
+    }
+
+    /// Points a tag to a manifest that is there.
+    pub fn set_tag(&self, name: &str, tag: &str, digest: &Digest) {
+        let mut inner = self.shared.inner.lock().unwrap();
+        let value = inner.manifests[&(name.to_owned(), digest.to_string())].clone();
+        inner.manifests.insert((name.to_owned(), tag.to_owned()), value);
     }
 
     /// Never answers requests for this path. A hook cannot do that: it would stop the runtime, and
@@ -180,6 +196,9 @@ fn answer(inner: &mut Inner, seen: &Seen) -> Response {
     if let Some(name) = rest.strip_suffix("/tags/list") {
         return tags(inner, seen, name);
     }
+    if let Some((name, subject)) = rest.split_once("/referrers/") {
+        return referrers(inner, seen, name, subject);
+    }
     if let Some((name, reference)) = rest.split_once("/manifests/") {
         return manifests(inner, seen, name, reference);
     }
@@ -218,6 +237,35 @@ fn tags(inner: &Inner, seen: &Seen, name: &str) -> Response {
         }
         _ => with(200, &[], body),
     }
+}
+
+/// Those whose `subject` this is, two on a page, with a relative `Link` if there are more.
+fn referrers(inner: &Inner, seen: &Seen, name: &str, subject: &str) -> Response {
+    if !inner.referrers {
+        return with(404, &[("content-type", "text/plain")], "404 page not found");
+    }
+    let mut found = std::collections::BTreeMap::new();
+    for ((repository, reference), (kind, bytes)) in &inner.manifests {
+        let Ok(body) = serde_json::from_slice::<serde_json::Value>(bytes) else { continue };
+        let about = body["subject"]["digest"].as_str() == Some(subject);
+        if repository == name && about && reference.parse::<Digest>().is_ok() {
+            let mut entry = serde_json::json!({
+                "mediaType": kind, "digest": reference, "size": bytes.len(),
+                "artifactType": body["artifactType"], "annotations": body["annotations"],
+            });
+            if body["artifactType"].is_null() {
+                entry["artifactType"] = body["config"]["mediaType"].clone();
+            }
+            found.insert(reference.clone(), entry);
+        }
+    }
+    let page: usize = seen.query("page").pop().map_or(0, |page| page.parse().unwrap());
+    let more = found.len() > 2 * (page + 1);
+    let shown: Vec<_> = found.into_values().skip(2 * page).take(2).collect();
+    let body = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": shown});
+    let link = format!("</v2/{name}/referrers/{subject}?page={}>; rel=\"next\"", page + 1);
+    let headers = [("content-type", INDEX), ("link", link.as_str())];
+    with(200, &headers[..if more { 2 } else { 1 }], body.to_string())
 }
 
 fn manifests(inner: &mut Inner, seen: &Seen, name: &str, reference: &str) -> Response {

@@ -1,5 +1,6 @@
 //! Images as registries really hold them, made at random: indexes in indexes, shared children, entries
-//! that are blobs, foreign layers, both digest algorithms. What must be at a target after a copy is
+//! that are blobs or name no platform, foreign layers, both digest algorithms, referrers and theirs, and
+//! cosign's tags. What must be at a target after a copy is
 //! found out here from the JSON alone, by other code than that which copies.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,26 @@ enum Node {
     Index { docker: bool, long: bool, entries: Vec<(usize, EntryKind)> },
 }
 
+/// A manifest about one that was made before, be it a part of the image, another referrer, or neither.
+#[derive(Debug, Clone)]
+struct About {
+    subject: usize,
+    kind: usize,
+    typed: bool,
+    long: bool,
+    layers: Vec<(usize, LayerKind)>,
+}
+
+/// One of cosign's tags for something that was made before.
+type Signed = (usize, usize, usize);
+
+/// The types of referrers.
+pub const TYPES: [&str; 3] = [
+    "application/spdx+json",
+    "application/vnd.cncf.notary.signature",
+    "application/vnd.in-toto+json",
+];
+
 #[derive(Debug, Clone, Copy)]
 enum LayerKind {
     Plain,
@@ -55,14 +76,32 @@ pub struct Graph {
     /// Media type and bytes.
     pub manifests: BTreeMap<Digest, (String, Bytes)>,
     pub blobs: BTreeMap<Digest, Bytes>,
+    /// Cosign's tags.
+    pub tags: BTreeMap<String, Digest>,
 }
 
 /// What lies below a manifest.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Below {
     pub manifests: BTreeSet<Digest>,
     pub blobs: BTreeSet<Digest>,
     pub foreign: BTreeSet<Digest>,
+    /// What a manifest is about.
+    pub subject: Option<Digest>,
+    pub tags: BTreeMap<String, Digest>,
+}
+
+/// An image with what may go along with it.
+pub fn families() -> impl Strategy<Value = Graph> {
+    let layer = prop_oneof![4 => Just(LayerKind::Plain), 1 => Just(LayerKind::Foreign)];
+    let layers = prop::collection::vec((any::<usize>(), layer), 0..3);
+    let long = prop::bool::weighted(0.15);
+    let about = (any::<usize>(), 0..TYPES.len(), any::<bool>(), long, layers).prop_map(
+        |(subject, kind, typed, long, layers)| About { subject, kind, typed, long, layers },
+    );
+    let signed = (any::<usize>(), 0..3_usize, any::<usize>());
+    let along = (prop::collection::vec(about, 0..6), prop::collection::vec(signed, 0..4));
+    (graphs(), along).prop_map(|(graph, (about, signed))| graph.with(&about, &signed))
 }
 
 pub fn graphs() -> impl Strategy<Value = Graph> {
@@ -121,6 +160,85 @@ impl Graph {
         }
         graph.root = made.pop().map(|(digest, _)| digest);
         graph
+    }
+
+    /// The same with manifests about those that are there, and tags for some of them.
+    fn with(mut self, about: &[About], signed: &[Signed]) -> Self {
+        let mut made: Vec<Digest> = self.manifests.keys().cloned().collect();
+        for (number, about) in about.iter().enumerate() {
+            let subject = made[about.subject % made.len()].clone();
+            let (kind, bytes) = &self.manifests[&subject];
+            let named = json!({"mediaType": kind, "digest": subject, "size": bytes.len()});
+            let mut body = self.image(1000 + number, &about.layers);
+            body["subject"] = named;
+            body["mediaType"] = IMAGES[0].into();
+            if about.typed {
+                body["artifactType"] = TYPES[about.kind].into();
+            } else {
+                body["config"]["mediaType"] = TYPES[about.kind].into();
+            }
+            made.push(self.add(&body, about.long));
+        }
+        let made: Vec<Digest> = self.manifests.keys().cloned().collect();
+        for (subject, suffix, blob) in signed {
+            let subject = &made[subject % made.len()];
+            if subject.algorithm() == Algorithm::Sha256 {
+                let suffix = ["sig", "att", "sbom"][*suffix];
+                let mut body = self.image(2000 + blob % 50, &[(*blob, LayerKind::Plain)]);
+                body["mediaType"] = IMAGES[0].into();
+                let digest = self.add(&body, false);
+                self.tags.insert(format!("sha256-{}.{suffix}", subject.hex()), digest);
+            }
+        }
+        self
+    }
+
+    fn add(&mut self, body: &Value, long: bool) -> Digest {
+        let bytes = Bytes::from(serde_json::to_vec_pretty(body).unwrap());
+        let algorithm = if long { Algorithm::Sha512 } else { Algorithm::Sha256 };
+        let digest = Digest::of(algorithm, &bytes);
+        let kind = body["mediaType"].as_str().unwrap().to_owned();
+        self.manifests.insert(digest.clone(), (kind, bytes));
+        digest
+    }
+
+    /// The manifests about one, with type and annotations.
+    pub fn about(&self, subject: &Digest) -> BTreeMap<Digest, Value> {
+        let is = |bytes: &Bytes| refers(bytes).subject.as_ref() == Some(subject);
+        let mut found = BTreeMap::new();
+        for (digest, (kind, bytes)) in self.manifests.iter().filter(|(_, (_, bytes))| is(bytes)) {
+            found.insert(digest.clone(), listed(digest, kind, bytes));
+        }
+        found
+    }
+
+    /// All that should be at a target: the image, all that is about a part of it, and so on, and
+    /// cosign's tags of the image with what they point to. Of the types if some are named.
+    pub fn family(&self, root: &Digest, types: Option<&BTreeSet<String>>) -> Below {
+        let image = self.below(root);
+        let mut found = image.clone();
+        loop {
+            let before = found.manifests.len();
+            for subject in found.manifests.clone() {
+                for (digest, entry) in self.about(&subject) {
+                    let kind = entry["artifactType"].as_str().unwrap();
+                    if types.is_none_or(|types| types.contains(kind)) {
+                        found.add(self.below(&digest));
+                    }
+                }
+            }
+            if found.manifests.len() == before {
+                break;
+            }
+        }
+        for (tag, digest) in &self.tags {
+            let subject = format!("sha256:{}", &tag[7..71]).parse().unwrap();
+            if image.manifests.contains(&subject) {
+                found.add(self.below(digest));
+                found.tags.insert(tag.clone(), digest.clone());
+            }
+        }
+        found
     }
 
     fn blob(&mut self, number: usize) -> (Digest, usize) {
@@ -203,6 +321,31 @@ impl Graph {
     }
 }
 
+impl Below {
+    fn add(&mut self, more: Self) {
+        self.manifests.extend(more.manifests);
+        self.blobs.extend(more.blobs);
+        self.foreign.extend(more.foreign);
+    }
+}
+
+/// A referrer as lists name it.
+pub fn listed(digest: &Digest, kind: &str, bytes: &Bytes) -> Value {
+    let body: Value = serde_json::from_slice(bytes).unwrap();
+    let own = body.get("artifactType").unwrap_or(&body["config"]["mediaType"]);
+    json!({
+        "mediaType": kind, "digest": digest, "size": bytes.len(), "artifactType": own,
+        "annotations": body["annotations"],
+    })
+}
+
+/// A foreign layer's bytes.
+pub fn foreign(digest: &Digest) -> Bytes {
+    let text = |number| format!("foreign {number}");
+    let all = (0..3).map(|number| Bytes::from(text(number)));
+    all.into_iter().find(|bytes| digest.matches(bytes)).unwrap()
+}
+
 /// What the bytes of one manifest refer to.
 pub fn refers(bytes: &Bytes) -> Below {
     let body: Value = serde_json::from_slice(bytes).unwrap();
@@ -222,6 +365,9 @@ pub fn refers(bytes: &Bytes) -> Below {
         let foreign = layer["mediaType"] == FOREIGN;
         let into = if foreign { &mut found.foreign } else { &mut found.blobs };
         into.insert(digest(&layer));
+    }
+    if body["subject"].is_object() {
+        found.subject = Some(digest(&body["subject"]));
     }
     found
 }

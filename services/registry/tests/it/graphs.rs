@@ -1,9 +1,10 @@
-//! Copies of any image: children first, each blob once, and at the end all of it is there, byte for byte,
-//! whatever was there before.
+//! Copies of any image, and of what goes along with it: what is referred to first, each blob once, and at
+//! the end all of it is there, byte for byte, whatever was there before.
 
 use std::collections::BTreeSet;
 
-use colophon_domain::{CopyTotals, Digest, Reason, Result};
+use colophon_domain::{CopyTotals, Digest, Reason, Referrers, Result, Selection};
+use colophon_registry::Companion;
 use proptest::{
     prelude::*,
     sample::Index,
@@ -13,8 +14,8 @@ use proptest::{
 use crate::{
     copying::pair,
     fake::{Fake, Seen},
-    graph::{Below, Graph, graphs, refers},
-    support::copy,
+    graph::{Below, Graph, TYPES, families, foreign, graphs, refers},
+    support::{INDEX, copy, copy_along},
 };
 
 const SOURCE: &str = "a/src";
@@ -74,8 +75,8 @@ fn put(seen: &Seen) -> Option<(bool, Digest)> {
     }
 }
 
-/// Goes through the target's PUTs: nothing comes twice, nothing that was there, and no manifest before
-/// all that it refers to.
+/// Goes through the target's PUTs: nothing comes twice, nothing that was there (but a referrer that the
+/// registry may not have listed), and no manifest before all that it refers to or is about.
 fn check_order(target: &Fake, there: &Below) -> (BTreeSet<Digest>, BTreeSet<Digest>) {
     let (mut manifests, mut blobs) = (there.manifests.clone(), there.blobs.clone());
     let (mut put_manifests, mut put_blobs) = (BTreeSet::new(), BTreeSet::new());
@@ -93,8 +94,9 @@ fn check_order(target: &Fake, there: &Below) -> (BTreeSet<Digest>, BTreeSet<Dige
                     refers.manifests.is_subset(&manifests),
                     "{digest} came before its children"
                 );
-                assert!(manifests.insert(digest.clone()), "{digest} was put, and was there");
-                put_manifests.insert(digest);
+                let new = manifests.insert(digest.clone());
+                assert!(new || refers.subject.is_some(), "{digest} was put, and was there");
+                assert!(put_manifests.insert(digest.clone()), "{digest} was put twice");
             }
         }
     }
@@ -172,4 +174,141 @@ fn what_the_source_has_lost_is_said_and_leaves_nothing_broken() {
         check_order(&target, &Below::default());
         assert_eq!(target.manifest(TARGET, root.as_str()), None);
     });
+}
+
+/// How the source and the target list referrers, what is asked for, and whether with foreign layers.
+#[derive(Debug, Clone)]
+struct Way {
+    source_lists: bool,
+    target_lists: bool,
+    types: Option<BTreeSet<String>>,
+    foreign: bool,
+}
+
+fn ways() -> impl Strategy<Value = Way> {
+    let types =
+        prop::collection::btree_set(prop::sample::select(TYPES.map(str::to_owned).to_vec()), 1..3);
+    let types = prop_oneof![2 => Just(None), 1 => types.prop_map(Some)];
+    (any::<bool>(), any::<bool>(), types, any::<bool>()).prop_map(
+        |(source_lists, target_lists, types, foreign)| Way {
+            source_lists,
+            target_lists,
+            types,
+            foreign,
+        },
+    )
+}
+
+/// The lists of referrers as tags, for a registry without the API.
+fn tag_lists(fake: &Fake, name: &str, graph: &Graph) {
+    for subject in graph.manifests.keys() {
+        let about = graph.about(subject);
+        if about.is_empty() {
+            continue;
+        }
+        let listed: Vec<_> = about.into_values().collect();
+        let body = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": listed});
+        let bytes = bytes::Bytes::from(body.to_string());
+        let digest = Digest::sha256(&bytes);
+        fake.add_manifest_as(name, &digest, INDEX, &bytes);
+        fake.set_tag(name, &schema_tag(subject), &digest);
+    }
+}
+
+fn schema_tag(subject: &Digest) -> String {
+    format!("{}-{}", subject.algorithm().as_str(), &subject.hex()[..64])
+}
+
+/// Does what is left to do after a copy.
+fn move_tags(target: &Fake, companions: &[Companion]) {
+    for companion in companions {
+        let before = target.manifest(TARGET, companion.tag.as_str());
+        assert_eq!(before.map(|(_, bytes)| Digest::sha256(&bytes)), companion.old);
+        target.set_tag(TARGET, companion.tag.as_str(), &companion.digest);
+    }
+}
+
+#[test]
+fn whatever_goes_along_arrives_and_is_found_again() {
+    let whole = prop::collection::vec(any::<Index>(), 0..3);
+    hold((families(), ways(), whole), |(graph, way, whole)| async move {
+        let root = graph.root.clone().unwrap();
+        let mut wanted = graph.family(&root, way.types.as_ref());
+        let mut served = graph.clone();
+        if way.foreign {
+            wanted.blobs.extend(wanted.foreign.clone());
+            served.blobs.extend(wanted.foreign.iter().map(|it| (it.clone(), foreign(it))));
+        }
+        let (source, target, from, to) = pair().await;
+        let everything = Below {
+            manifests: served.manifests.keys().cloned().collect(),
+            blobs: served.blobs.keys().cloned().collect(),
+            ..Below::default()
+        };
+        serve(&source, SOURCE, &served, &everything);
+        for (tag, digest) in &graph.tags {
+            source.set_tag(SOURCE, tag, digest);
+        }
+        if way.source_lists {
+            source.lists_referrers();
+        } else {
+            tag_lists(&source, SOURCE, &graph);
+        }
+        if way.target_lists {
+            target.lists_referrers();
+        }
+        let mut there = already_there(&graph, &whole, &[]);
+        if way.foreign {
+            // A registry that insists on foreign layers has those of what it has.
+            let foreign_there = there.manifests.iter().flat_map(|it| graph.below(it).foreign);
+            there.blobs.extend(foreign_there.collect::<Vec<_>>());
+        }
+        serve(&target, TARGET, &Graph { blobs: with_foreign(&graph), ..graph.clone() }, &there);
+        let selection = Selection {
+            referrers: way.types.clone().map_or(Referrers::All, Referrers::Types),
+            foreign: way.foreign,
+            ..Selection::default()
+        };
+        let done = copy_along(&from, &to, &root, selection.clone()).await.unwrap();
+        check_whole(&target, &Graph { blobs: with_foreign(&graph), ..graph.clone() }, &wanted);
+        let (manifests, sent) = check_order(&target, &there);
+        let lists: BTreeSet<_> = done.companions.iter().map(|it| it.digest.clone()).collect();
+        assert!(manifests.difference(&lists).all(|it| wanted.manifests.contains(it)));
+        let missing: BTreeSet<_> = wanted.blobs.difference(&there.blobs).cloned().collect();
+        assert_eq!(sent, missing);
+        move_tags(&target, &done.companions);
+        for (tag, digest) in &wanted.tags {
+            let at = target.manifest(TARGET, tag).unwrap().1;
+            assert_eq!(at, graph.manifests[digest].1, "{tag}");
+        }
+        for subject in wanted.manifests.iter().filter(|_| !way.target_lists) {
+            check_listed(&target, &graph, subject, &wanted);
+        }
+        // Nothing is left to do the second time.
+        let puts = target.count("PUT", "/");
+        let again = copy_along(&from, &to, &root, selection).await.unwrap();
+        assert_eq!((again.companions, target.count("PUT", "/")), (Vec::new(), puts));
+    });
+}
+
+fn with_foreign(graph: &Graph) -> std::collections::BTreeMap<Digest, bytes::Bytes> {
+    let mut blobs = graph.blobs.clone();
+    for digest in graph.manifests.keys().flat_map(|it| graph.below(it).foreign) {
+        blobs.insert(digest.clone(), foreign(&digest));
+    }
+    blobs
+}
+
+/// A registry without the API lists, under the tag for that, all that came along.
+fn check_listed(target: &Fake, graph: &Graph, subject: &Digest, wanted: &Below) {
+    let mut about = graph.about(subject);
+    about.retain(|digest, _| wanted.manifests.contains(digest));
+    let list = target.manifest(TARGET, &schema_tag(subject));
+    let body = list.map(|(_, bytes)| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap());
+    let listed = body.map(|it| it["manifests"].as_array().cloned().unwrap()).unwrap_or_default();
+    let by = |entry: &serde_json::Value| entry["digest"].as_str().unwrap().to_owned();
+    let listed: std::collections::BTreeMap<_, _> =
+        listed.into_iter().map(|entry| (by(&entry), entry)).collect();
+    let about = about.into_iter().map(|(digest, entry)| (digest.to_string(), entry)).collect();
+    assert_eq!(listed, about, "{subject}");
 }

@@ -7,6 +7,7 @@
     reason = "the helpers of a test may panic like the test itself"
 )]
 
+mod along;
 mod authorization;
 mod budgets;
 mod chaos;
@@ -23,8 +24,10 @@ mod measuring;
 mod mounts;
 mod pauses;
 mod personalities;
+mod personality_along;
 mod personality_refusals;
 mod personality_tokens;
+mod platforms;
 mod puts;
 mod reading;
 mod real;

@@ -11,14 +11,14 @@ use std::{
 
 use axum::Router;
 use colophon_domain::{Access, Digest, Reason, Repository};
-use colophon_registry::{Need, RegistryConfig, measure};
+use colophon_registry::{Need, RegistryConfig};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     copying::pair,
     fake::{Fake, status},
-    support::{Keys, LAYER, copy, descriptor, entry, image, index, registries},
+    support::{Keys, LAYER, copy, descriptor, entry, image, index, measure, registries},
 };
 
 fn blob(fake: &Fake, text: &str) -> serde_json::Value {
@@ -54,7 +54,7 @@ async fn what_is_measured_is_what_is_copied() {
         bytes: 9,
         blobs_total: 4,
         bytes_total: 15,
-        notes: Vec::new(),
+        ..Need::default()
     };
     assert_eq!(need, expected);
     only_looked([&source, &target]);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use colophon_domain::{Access, Digest, Reason, Repository};
 use colophon_launcher::{Login, Registry, RegistryAuth, RegistryOptions};
-use colophon_registry::{CopyOptions, Manifest, Need, PutError, RegistryConfig, Session, measure};
+use colophon_registry::{CopyOptions, Manifest, Need, PutError, RegistryConfig, Session};
 use reqwest::Client;
 
 use crate::support::{
-    Keys, LAYER, by, copy, copy_with, descriptor, entry, image, index, registries, tag,
+    Keys, LAYER, by, copy, copy_with, descriptor, entry, image, index, measure, registries, tag,
 };
 
 fn config(registry: &Registry) -> RegistryConfig {

@@ -10,10 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use colophon_domain::{
-    Access, CopyTotals, Credential, CredentialSource, Digest, Repository, Result, TagOrDigest,
+    Access, CopyTotals, Credential, CredentialSource, Digest, Repository, Result, Selection,
+    TagOrDigest,
 };
 use colophon_registry::{
-    BlobOutcome, CopyOptions, Manifest, Progress, Registries, RegistryConfig, Session,
+    BlobOutcome, Copied, CopyOptions, Manifest, Need, Progress, Registries, RegistryConfig, Session,
 };
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -175,6 +176,31 @@ pub async fn copy_with(
     digest: &Digest,
     options: CopyOptions,
 ) -> Result<CopyTotals> {
+    copied(source, target, digest, options).await.map(|copied| copied.totals)
+}
+
+/// The same with the tags that have still to be moved.
+pub async fn copied(
+    source: &Session,
+    target: &Session,
+    digest: &Digest,
+    options: CopyOptions,
+) -> Result<Copied> {
     let told = Arc::new(Told::default());
     colophon_registry::copy(source, target, digest, options, told, CancellationToken::new()).await
+}
+
+/// A copy of an image with what goes along with it.
+pub async fn copy_along(
+    source: &Session,
+    target: &Session,
+    digest: &Digest,
+    selection: Selection,
+) -> Result<Copied> {
+    copied(source, target, digest, CopyOptions { selection, ..CopyOptions::default() }).await
+}
+
+/// What a copy of an image alone would have to move.
+pub async fn measure(source: &Session, target: &Session, digest: &Digest) -> Result<Need> {
+    colophon_registry::measure(source, target, digest, CopyOptions::default()).await
 }

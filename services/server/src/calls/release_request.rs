@@ -3,8 +3,8 @@
 
 use colophon_api::v1;
 use colophon_domain::{
-    Action, Failure, IfOlder, OnFailure, OrderKey, Principal, Purpose, ReleaseRequest, Result,
-    TagKind, TargetRequest, Version, VersionRequest,
+    Action, Failure, IfOlder, OnFailure, OrderKey, Platform, Principal, Purpose, Referrers,
+    ReleaseRequest, Result, Selection, TagKind, TargetRequest, Version, VersionRequest,
 };
 
 use super::{
@@ -59,6 +59,18 @@ pub(super) fn parse(request: v1::CreateReleaseRequest) -> Result<ReleaseRequest>
         on_failure: on_failure(request.on_failure)?,
         plan: plan(request.plan)?,
         break_glass: request.break_glass,
+        selection: selection(&request.selection.unwrap_or_default())?,
+    })
+}
+
+fn selection(asked: &v1::Selection) -> Result<Selection> {
+    Ok(Selection {
+        platforms: Platform::parse_all(&asked.platforms)
+            .map_err(|failure| failure.field("selection.platforms"))?,
+        referrers: Referrers::parse(&asked.referrers)
+            .map_err(|failure| failure.field("selection.referrers"))?,
+        cosign: !asked.without_cosign,
+        foreign: asked.include_foreign,
     })
 }
 
@@ -210,9 +222,19 @@ mod tests {
             reason: "the old one works".into(),
             on_failure: v1::OnFailure::Keep.into(),
             plan: "p 1".into(),
+            selection: Some(v1::Selection {
+                platforms: vec!["linux/arm64/v8".into()],
+                referrers: vec!["application/spdx+json".into()],
+                without_cosign: true,
+                include_foreign: true,
+            }),
             ..request()
         })
         .unwrap();
+        let Selection { platforms, referrers, cosign, foreign } = &parsed.selection;
+        assert_eq!(platforms, &["linux/arm64".parse().unwrap()]);
+        assert!(referrers.takes("application/spdx+json") && !referrers.takes("application/x"));
+        assert!(!cosign && *foreign);
         assert_eq!(parsed.purpose, Purpose::Publish);
         assert_eq!(parsed.targets[0].of(TagKind::Floating).count(), 2);
         assert_eq!(parsed.targets[0].tags[1].order, Some(OrderKey::Number(17)));
@@ -272,6 +294,13 @@ mod tests {
         assert_eq!(refused(|r| r.semver = "1.4".into()), "semver");
         assert_eq!(refused(|r| r.semver = "v1.4.2 ".into()), "semver");
         assert_eq!(refused(|r| r.semver_moves_pre_release = true), "semver_moves_pre_release");
+        let with = |selection| refused(|r| r.selection = Some(selection));
+        let platforms = vec!["linux".to_owned()];
+        let wrong = v1::Selection { platforms, ..v1::Selection::default() };
+        assert_eq!(with(wrong), "selection.platforms");
+        let referrers = vec!["sbom".to_owned()];
+        let wrong = v1::Selection { referrers, ..v1::Selection::default() };
+        assert_eq!(with(wrong), "selection.referrers");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use colophon_domain::{
     Certainty, CopyTotals, Digest, EntryView, FreezeView, Obstacle, OnFailure, OrderKey, Phase,
     PlanView, PlannedPublication, PlannedTag, PublicationState, PublicationView, Purpose, Reason,
-    ReleaseState, ReleaseView, Repository, TagKind, TagMoveState, TagMoveView, TagView,
+    ReleaseState, ReleaseView, Repository, Selection, TagKind, TagMoveState, TagMoveView, TagView,
 };
 use uuid::Uuid;
 
@@ -22,6 +22,11 @@ pub fn release(number: u128) -> ReleaseView {
         id: uuid(number),
         source: "ghcr.io/acme/app:sha-1".parse().unwrap(),
         digest: Digest::sha256(b"manifest"),
+        made_from: Some(Digest::sha256(b"whole")),
+        selection: Selection {
+            platforms: vec!["linux/arm64".parse().unwrap()],
+            ..Selection::default()
+        },
         state: ReleaseState::Running,
         state_reason: None,
         message: String::new(),
@@ -45,6 +50,7 @@ pub fn release(number: u128) -> ReleaseView {
                 order: Some(OrderKey::Number(1_234)),
             }],
             copied: CopyTotals { blobs_copied: 2, ..CopyTotals::default() },
+            companions: vec![],
         }],
         actor: "ci".into(),
         on_behalf_of: String::new(),
@@ -120,6 +126,7 @@ pub fn plan() -> PlanView {
         id: Some("plan-1".into()),
         source: "ghcr.io/acme/app:sha-1".parse().unwrap(),
         digest: Digest::sha256(b"manifest"),
+        made_from: None,
         publications: vec![PlannedPublication {
             repository: Repository::parse("docker.io/acme/app").unwrap(),
             tags: vec![
@@ -131,6 +138,7 @@ pub fn plan() -> PlanView {
             blobs: 2,
             bytes: 3,
             notes: vec!["one layer is foreign".into()],
+            companions: vec!["sha256-1.sig".parse().unwrap()],
             obstacles: vec![Obstacle { reason: Reason::Frozen, message: "holidays".into() }],
         }],
         created_at: NOW,

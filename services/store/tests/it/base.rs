@@ -73,6 +73,7 @@ impl Base {
 
     pub(crate) async fn try_accept(&self, request: &ReleaseRequest, digest: &Digest) -> Created {
         let new = NewRelease {
+            made: None,
             principal: "ci",
             request,
             digest,

@@ -12,6 +12,7 @@ mod base;
 mod budgets;
 mod callers;
 mod cancels;
+mod companions;
 mod freezes;
 mod hand;
 mod places;

@@ -25,6 +25,7 @@ async fn one_key_makes_one_release_however_many_ask_at_once() {
     assert_eq!(base.count("SELECT issued_ticket FROM tag_head WHERE tag = 'latest'").await, 1);
 
     let other = NewRelease {
+        made: None,
         principal: "ci",
         request: &request,
         digest: &digest,
