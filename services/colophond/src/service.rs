@@ -64,8 +64,11 @@ impl Parts {
         let health_address_file = config.worker.health_address_file.clone();
         let engine = Engine::new(
             store.clone(),
-            // What is replaced at a reload keeps the places.
-            fresh.registries.with_places(Arc::new(store.clone())),
+            // What is replaced at a reload keeps both.
+            fresh
+                .registries
+                .with_places(Arc::new(store.clone()))
+                .with_flights(Arc::new(store.clone())),
             (Arc::new(SystemClock), Arc::new(SystemEntropy)),
             fresh.rules,
             config.worker,

@@ -66,7 +66,13 @@ impl Engine {
         let made = job.made.as_ref().filter(|_| *digest == job.digest);
         let made = made.map(selected::manifest).transpose()?;
         let selection = job.selection.clone();
-        let options = CopyOptions { recheck, selection, made, ..CopyOptions::default() };
+        let options = CopyOptions {
+            recheck,
+            selection,
+            made,
+            lease: Some(job.lease),
+            ..CopyOptions::default()
+        };
         let copy = colophon_registry::copy(
             &source,
             &target,

@@ -95,6 +95,12 @@ impl Progress for Counter {
         *blob = Blob { attempts: blob.attempts.saturating_add(1), ..fresh };
     }
 
+    fn resumed(&self, blob: &Digest, bytes: i64) {
+        if let Some(blob) = self.lock().blobs.get_mut(blob) {
+            blob.done = bytes.min(blob.size);
+        }
+    }
+
     fn blob(&self, blob: &Digest, outcome: BlobOutcome, bytes: i64) {
         let mut counted = self.lock();
         let state = match outcome {
@@ -148,6 +154,17 @@ mod tests {
         let totals = counter.totals();
         assert_eq!(totals.blobs_copied, 1);
         assert_eq!((totals.blobs[0].done, totals.blobs[0].state), (20, BlobState::Copied));
+    }
+
+    #[test]
+    fn a_blob_that_is_gone_on_with_shows_what_is_there_and_counts_what_is_sent() {
+        let counter = Counter::default();
+        counter.planned(20, 1);
+        counter.begun(&digest(1), 20);
+        counter.resumed(&digest(1), 15);
+        counter.sent(&digest(1), 3);
+        let totals = counter.totals();
+        assert_eq!((totals.blobs[0].done, totals.bytes_copied), (18, 3));
     }
 
     #[test]

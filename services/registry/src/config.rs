@@ -15,6 +15,11 @@ const LEAST_CONNECTIONS: usize = 3;
 /// Limits that may be configured.
 const PER_SECOND: RangeInclusive<f64> = 0.1..=10_000.0;
 
+/// The pieces of large blobs, unless configured: little enough to be sent twice, of a blob that is
+/// large, and so much that the requests in between cost nothing.
+const DEFAULT_CHUNK: u64 = 64 << 20;
+const CHUNKS: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 30;
+
 /// Realms that well-known registries name in their challenges although they are other hosts.
 /// GHCR and Quay give out their tokens themselves.
 const REALM_PRESETS: &[(&str, &str)] =
@@ -60,6 +65,10 @@ pub struct RegistryConfig {
     /// without it, what the registry says or shows by refusing.
     #[serde(default)]
     pub max_requests_per_second: Option<f64>,
+    /// A blob of more than four times these bytes is sent in pieces of this size, of which each that
+    /// has arrived stays, whatever becomes of the worker. From 64 KiB to 4 GiB; 64 MiB unless given.
+    #[serde(default = "chunk_bytes")]
+    pub chunk_bytes: u64,
     /// For a connection to be opened.
     #[serde(default = "connect_timeout", with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -76,6 +85,10 @@ pub struct RegistryConfig {
     #[serde(default = "commit_timeout", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub commit_timeout: Duration,
+}
+
+fn chunk_bytes() -> u64 {
+    DEFAULT_CHUNK
 }
 
 fn connect_timeout() -> Duration {
@@ -108,6 +121,7 @@ impl RegistryConfig {
             storage_hosts: Vec::new(),
             max_connections: None,
             max_requests_per_second: None,
+            chunk_bytes: chunk_bytes(),
             connect_timeout: connect_timeout(),
             request_timeout: request_timeout(),
             idle_timeout: idle_timeout(),
@@ -134,6 +148,11 @@ impl RegistryConfig {
         }
         if self.max_requests_per_second.is_some_and(|limit| !PER_SECOND.contains(&limit)) {
             return Err(self.wrong("max_requests_per_second", "must be from 0.1 to 10000"));
+        }
+        if !CHUNKS.contains(&self.chunk_bytes) {
+            return Err(
+                self.wrong("chunk_bytes", "must be from 65536 (64 KiB) to 4294967296 (4 GiB)")
+            );
         }
         let mut realms = self.authorities("token_realms", &self.token_realms)?;
         for (registry, realm) in REALM_PRESETS {
@@ -294,6 +313,7 @@ mod tests {
             ("max_requests_per_second = 0".into(), "registry.max_requests_per_second"),
             ("max_requests_per_second = nan".into(), "registry.max_requests_per_second"),
             ("max_requests_per_second = 1e9".into(), "registry.max_requests_per_second"),
+            ("chunk_bytes = 65535".into(), "registry.chunk_bytes"),
         ];
         for (text, field) in cases {
             assert_eq!(refused_field(&format!("{host}{text}")), field, "{text}");

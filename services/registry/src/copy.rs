@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use colophon_domain::{CopyTotals, Digest, Failure, Reason, Result, Retry, Selection, TagOrDigest};
+use colophon_domain::{
+    CopyTotals, Digest, Failure, Lease, Reason, Result, Retry, Selection, TagOrDigest,
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,9 @@ pub struct CopyOptions {
     /// Look below manifests that the target has already, and put them again. For a target that
     /// has just said that content is missing.
     pub recheck: bool,
+    /// The job whose work it is. With it, blobs on their way are seen by other processes, and gone
+    /// on with by the one that has the job next.
+    pub lease: Option<Lease>,
     /// What goes along with the image.
     pub selection: Selection,
     /// The manifest itself, where the source does not have it: what is left of an index.
@@ -46,7 +51,7 @@ pub struct Copied {
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { parallel: 6, recheck: false, selection: Selection::bare(), made: None }
+        Self { parallel: 6, recheck: false, lease: None, selection: Selection::bare(), made: None }
     }
 }
 
@@ -67,6 +72,8 @@ pub trait Progress: Send + Sync {
     fn planned(&self, bytes_total: i64, blobs: i64);
     /// An attempt at bringing a blob begins; `bytes` is its size.
     fn begun(&self, blob: &Digest, bytes: i64);
+    /// The attempt goes on where so many bytes are at the target already.
+    fn resumed(&self, _blob: &Digest, _bytes: i64) {}
     /// A blob is at the target; `bytes` is its size.
     fn blob(&self, blob: &Digest, outcome: BlobOutcome, bytes: i64);
     /// So many bytes more of a blob were handed to the network; those of one that is sent again
@@ -91,7 +98,9 @@ pub async fn copy(
     if source.repository == target.repository && options.made.is_none() {
         return Ok(Copied::default());
     }
-    let job = Copy { source, target, options, progress, known: Known::default() };
+    let known = Known::default();
+    let cancelled = cancel.child_token();
+    let job = Copy { source, target, options, progress, known, cancel: cancelled };
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Failure::new(
@@ -108,6 +117,8 @@ pub(crate) struct Copy<'a> {
     pub options: CopyOptions,
     pub progress: Arc<dyn Progress>,
     pub known: Known,
+    /// Cancelled with the copy.
+    pub cancel: CancellationToken,
 }
 
 impl Copy<'_> {

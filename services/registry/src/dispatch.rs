@@ -16,13 +16,39 @@ const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(2), Duration::fro
 /// for later would be too much for the registry then.
 const LATE: Duration = Duration::from_millis(20);
 
+/// What is to be done for those who wait.
+enum Next {
+    /// There is nobody.
+    Nothing,
+    /// What is in hand suffices.
+    Suffices,
+    /// More has to be reserved.
+    Ask(SlotAsk),
+}
+
 impl Budget {
-    /// Runs until nobody waits any more.
+    /// Runs until nobody waits any more. The last slot of a few is kept in hand until the next ones are
+    /// reserved, so that none is lost to the way to the budget's keeper and back.
     pub(crate) async fn dispatch(self: Arc<Self>) {
-        while let Some(ask) = self.next_ask() {
-            match timeout(KEEPER_PATIENCE, self.shared.reserve(&self.name, ask)).await {
+        let mut kept: Option<(Instant, Duration)> = None;
+        loop {
+            let ask = match self.next(kept.is_some()) {
+                Next::Nothing => return,
+                Next::Suffices => {
+                    self.hand_out(kept.take()).await;
+                    continue;
+                }
+                Next::Ask(ask) => ask,
+            };
+            let reserved = timeout(KEEPER_PATIENCE, self.shared.reserve(&self.name, ask));
+            let reserved = async { (reserved.await, Instant::now()) };
+            let ((reserved, now), ()) = tokio::join!(reserved, self.hand_out(kept.take()));
+            match reserved {
                 Ok(Ok(Slots::Granted { first_in, count })) => {
-                    self.hand_out(Instant::now() + first_in, ask.every, count).await;
+                    let at = |number| (now + first_in + ask.every * number, ask.every);
+                    let last = count.saturating_sub(1);
+                    self.hand_out((0..last).map(at)).await;
+                    kept = Some(at(last));
                 }
                 Ok(Ok(Slots::Later(wait))) => {
                     tokio::select! {
@@ -36,28 +62,28 @@ impl Budget {
         }
     }
 
-    /// What to ask for, for those who are most urgent; `None` if there is nobody to ask for. In a
-    /// pause, and where no limit is known any more, those who wait find that out for themselves.
-    fn next_ask(&self) -> Option<SlotAsk> {
+    /// What to ask for, for the most urgent of those for whom nothing is in hand. In a pause, and where
+    /// no limit is known any more, those who wait find that out for themselves.
+    fn next(&self, in_hand: bool) -> Next {
         let mut state = self.state();
         state.waiting.retain(|_, waiting| !waiting.is_closed());
         let limit = state.limit().filter(|_| state.pause_left().is_zero());
-        if limit.is_none() {
+        let Some(limit) = limit.filter(|_| !state.waiting.is_empty()) else {
             state.waiting.clear();
-        }
-        let first = state.waiting.first_key_value().map(|((Reverse(urgency), _), _)| *urgency);
-        let (Some(limit), Some(urgency)) = (limit, first) else {
             state.dispatching = false;
-            return None;
+            return Next::Nothing;
         };
-        let alike = state.waiting.keys().take_while(|(Reverse(other), _)| *other == urgency);
-        let count = u32::try_from(alike.count()).unwrap_or(u32::MAX);
-        Some(SlotAsk { every: spacing(limit), count, ahead: urgency.reach() })
+        let mut without =
+            state.waiting.keys().skip(usize::from(in_hand)).map(|(urgency, _)| urgency);
+        let Some(Reverse(urgency)) = without.next() else { return Next::Suffices };
+        let alike = 1 + without.take_while(|Reverse(other)| other == urgency).count();
+        let count = u32::try_from(alike).unwrap_or(u32::MAX);
+        Next::Ask(SlotAsk { every: spacing(limit), count, ahead: urgency.reach() })
     }
 
-    async fn hand_out(&self, first: Instant, every: Duration, count: u32) {
-        for number in 0..count {
-            let at = first + every * number;
+    /// Gives slots away when their time comes, each with the time to the next.
+    async fn hand_out(&self, slots: impl IntoIterator<Item = (Instant, Duration)>) {
+        for (at, every) in slots {
             loop {
                 tokio::select! {
                     () = sleep_until(at) => break,

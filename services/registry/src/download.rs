@@ -1,5 +1,5 @@
 //! Reading a blob (distribution-spec, "Pulling blobs"): in pieces, with the digest computed
-//! beside the transfer, resumed where it broke off. The last piece is held back until the
+//! beside the transfer, from any offset on, and resumed where it broke off. The last piece is held back until the
 //! digest is known to be right, so that whoever passes the pieces on can never complete a
 //! wrong blob.
 
@@ -7,11 +7,11 @@ use bytes::Bytes;
 use colophon_domain::{Algorithm, Digest, Failure, Reason, Result, Retry};
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
-use sha2::{Digest as _, Sha256, Sha512};
 use tokio::time::Instant;
 
 use crate::{
     exchange::{Call, delays},
+    hash::{Hash, Marks},
     manifest::Descriptor,
     manifests::range_start,
     rate::Rate,
@@ -30,6 +30,7 @@ pub(crate) struct Download {
     blob: Descriptor,
     size: u64,
     hash: Hash,
+    marks: Marks,
     /// How many bytes were read and hashed.
     offset: u64,
     response: Option<Response>,
@@ -43,48 +44,26 @@ pub(crate) struct Download {
     slow: u8,
 }
 
-/// A digest in the making.
-pub(crate) enum Hash {
-    Sha256(Sha256),
-    Sha512(Sha512),
-}
-
-impl Hash {
-    pub(crate) fn new(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::Sha256 => Self::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Self::Sha512(Sha512::new()),
-        }
-    }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hash) => hash.update(bytes),
-            Self::Sha512(hash) => hash.update(bytes),
-        }
-    }
-
-    pub(crate) fn hex(self) -> String {
-        match self {
-            Self::Sha256(hash) => hex::encode(hash.finalize()),
-            Self::Sha512(hash) => hex::encode(hash.finalize()),
-        }
-    }
-}
-
 impl Download {
-    /// Asks for the blob; an empty one is not asked for.
+    /// Asks for the blob from an offset on, or from a little before it: from where `marks` has the
+    /// state of its digest. What is read adds to `marks`. Nothing is asked for where nothing is left.
     ///
     /// # Errors
     /// `SOURCE_GONE` if the registry does not have it.
-    pub(crate) async fn open(session: &Session, blob: &Descriptor) -> Result<Self> {
-        let hash = Hash::new(blob.digest.algorithm());
+    pub(crate) async fn open(
+        session: &Session,
+        blob: &Descriptor,
+        marks: &Marks,
+        from: u64,
+    ) -> Result<Self> {
+        let (offset, hash) = marks.before(from);
         let mut download = Self {
             session: session.clone(),
             blob: blob.clone(),
             size: u64::try_from(blob.size).unwrap_or_default(),
             hash,
-            offset: 0,
+            marks: marks.clone(),
+            offset,
             response: None,
             skip: 0,
             held: None,
@@ -94,10 +73,15 @@ impl Download {
             rate: Rate::new(session.host.config.idle_timeout),
             slow: 0,
         };
-        if download.size > 0 {
+        if download.offset < download.size {
             download.ask().await?;
         }
         Ok(download)
+    }
+
+    /// The offset of what [`next`](Self::next) hands out first.
+    pub(crate) fn start(&self) -> u64 {
+        self.offset
     }
 
     /// The next piece; `None` after the last one, when the blob was the right one.
@@ -111,7 +95,7 @@ impl Download {
                 break;
             }
             let piece = self.read().await?;
-            self.hash.update(&piece);
+            self.marks.update(&mut self.hash, self.offset, &piece);
             self.offset += piece.len() as u64;
             if let Some(before) = self.held.replace(piece) {
                 return Ok(Some(before));

@@ -1,7 +1,13 @@
 //! Everything that the process shares about one registry: its connections, its limits, its
 //! tokens, and the rules about where a request of its may go.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use colophon_domain::{Clock, Failure, Reason, RegistryHost, Result};
 use http::header;
@@ -36,6 +42,8 @@ pub(crate) struct Host {
     realms: Vec<Authority>,
     storage: Vec<Authority>,
     own_address: Arc<OwnAddress>,
+    /// It was seen to take no chunks, or none of our size.
+    whole: AtomicBool,
     /// For the registry itself: trusted as configured, whatever its address is.
     own: Client,
     /// For hosts that the configuration names beside it.
@@ -83,6 +91,7 @@ impl Host {
             realms: checked.realms,
             storage: checked.storage,
             own_address,
+            whole: AtomicBool::new(false),
             config,
         })
     }
@@ -176,6 +185,16 @@ impl Host {
                 .remedy("behind a proxy, let the registry know that it is reached by HTTPS"));
         }
         Ok(location)
+    }
+
+    /// Whether a blob of any size goes in one request.
+    pub(crate) fn whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that the registry takes no chunks.
+    pub(crate) fn sends_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
     }
 
     /// Remembers where the registry is.

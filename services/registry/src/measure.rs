@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use colophon_domain::{Digest, Result, Tag};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     copy::{BlobOutcome, Copy, CopyOptions, Progress, count},
@@ -45,7 +46,8 @@ pub async fn measure(
     options: CopyOptions,
 ) -> Result<Need> {
     let (progress, known) = (Arc::new(Untold), Known::default());
-    let copy = Copy { source, target, options, progress, known };
+    let cancel = CancellationToken::new();
+    let copy = Copy { source, target, options, progress, known, cancel };
     if source.repository == target.repository && copy.options.made.is_none() {
         copy.seen_at_source(digest).await?;
         return Ok(Need::default());

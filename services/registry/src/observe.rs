@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 
 use crate::{
-    answer::Asked, budget::Pass, download::Hash, exchange::Call, manifests::content_digest,
+    answer::Asked, budget::Pass, exchange::Call, hash::Hash, manifests::content_digest,
     session::Session, transport,
 };
 

@@ -4,8 +4,8 @@
 use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use colophon_domain::{
-    Access, BlobPlaces, Clock, CredentialSource, Failure, RateBudget, Reason, RegistryHost,
-    Repository, Result, SystemClock, Urgency,
+    Access, BlobPlaces, Clock, CredentialSource, Failure, FlightBook, RateBudget, Reason,
+    RegistryHost, Repository, Result, SystemClock, Urgency,
 };
 use http::Method;
 use tokio::time::{Instant, timeout_at};
@@ -72,11 +72,12 @@ impl Registries {
         budget: Arc<dyn RateBudget>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        Self::within(configs, credentials, &clock, Limits::new(budget), Arc::default())
+        Self::within(configs, credentials, &clock, Limits::new(budget))
     }
 
     /// Other registries for whatever begins from now on. Sessions of these go on as they are; both
-    /// keep to the same limits, those of each registry included: a pause outlives the reload.
+    /// keep to the same limits, those of each registry included: a pause outlives the reload, and so
+    /// does who brings which blob.
     ///
     /// # Errors
     /// As [`Registries::new`].
@@ -86,8 +87,9 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (limits, holders) = (Arc::clone(&self.0.limits), Arc::clone(&self.0.holders));
-        Self::within(configs, credentials, &clock, limits, holders)
+        let Shared { limits, flights, holders, .. } = (*self.0).clone();
+        let hosts = Self::hosts(configs, &clock, &limits)?;
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
     }
 
     /// The same, which look up where blobs are, and remember where they have brought some.
@@ -97,6 +99,14 @@ impl Registries {
         Self(Arc::new(Shared { holders, ..Arc::unwrap_or_clone(self.0) }))
     }
 
+    /// The same, whose copies write down which blobs they bring and how far they are, so that other
+    /// processes neither bring them too nor begin anew.
+    #[must_use]
+    pub fn with_flights(self, book: Arc<dyn FlightBook>) -> Self {
+        let flights = Arc::new(Flights::with(book));
+        Self(Arc::new(Shared { flights, ..Arc::unwrap_or_clone(self.0) }))
+    }
+
     /// The same with a clock of the caller's, for `Retry-After` dates.
     pub fn with_clock(
         configs: Vec<RegistryConfig>,
@@ -104,7 +114,7 @@ impl Registries {
         clock: &Arc<dyn Clock>,
     ) -> Result<Self> {
         let limits = Limits::new(Arc::new(MemoryBudget::default()));
-        Self::within(configs, credentials, clock, limits, Arc::default())
+        Self::within(configs, credentials, clock, limits)
     }
 
     fn within(
@@ -112,8 +122,17 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
         clock: &Arc<dyn Clock>,
         limits: Arc<Limits>,
-        holders: Arc<Holders>,
     ) -> Result<Self> {
+        let hosts = Self::hosts(configs, clock, &limits)?;
+        let (flights, holders) = (Arc::default(), Arc::default());
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
+    }
+
+    fn hosts(
+        configs: Vec<RegistryConfig>,
+        clock: &Arc<dyn Clock>,
+        limits: &Limits,
+    ) -> Result<HashMap<RegistryHost, Arc<Host>>> {
         let system = Arc::new(tls::system_roots());
         let mut hosts = HashMap::new();
         for config in configs {
@@ -130,8 +149,7 @@ impl Registries {
         for host in hosts.values() {
             host.limit()?;
         }
-        let flights = Arc::default();
-        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
+        Ok(hosts)
     }
 
     /// Looks at the budget of a registry, about which others have something new; of all of them

@@ -2,19 +2,12 @@
 
 use std::time::Duration;
 
-use colophon_domain::{Digest, JobKind, Purpose, Reason, Reference, Repository, Result, Selection};
+use colophon_domain::{
+    Digest, JobKind, Lease, Purpose, Reason, Reference, Repository, Result, Selection,
+};
 use uuid::Uuid;
 
 use crate::{Made, Store, append::Author, rows, tx::Bounded as _};
-
-/// The right to work on a job: every write of the worker is fenced by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lease {
-    /// The job.
-    pub job: i64,
-    /// Fresh for every claim.
-    pub token: Uuid,
-}
 
 /// A job that this worker holds.
 #[derive(Debug, Clone)]

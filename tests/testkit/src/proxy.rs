@@ -28,6 +28,7 @@ use hyper_util::{
 };
 use tokio::{sync::oneshot, time::sleep};
 
+pub(crate) use body::cut;
 pub use chaos::Chaos;
 pub use log::Exchange;
 pub use rule::{Action, Fault, Rule};

@@ -324,6 +324,14 @@ impl Shared {
                 self.answer(&seen, request).await
             }
             Some(Answer::Drop) => Err("closed by the table".into()),
+            Some(Answer::Cut(bytes)) => {
+                self.broken_off(&seen, request.into_body(), bytes).await;
+                Err("closed by the table".into())
+            }
+            Some(Answer::Stall(bytes)) => {
+                self.broken_off(&seen, request.into_body(), bytes).await;
+                std::future::pending().await
+            }
             Some(Answer::DropAfter) => {
                 self.answer(&seen, request).await?;
                 Err("closed by the table".into())

@@ -51,6 +51,7 @@ mod release_tags;
 mod reload;
 mod rest;
 mod restore;
+mod resume;
 mod retention;
 mod retry;
 mod rights;

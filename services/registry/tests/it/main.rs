@@ -9,8 +9,10 @@
 
 mod along;
 mod authorization;
+mod book;
 mod budgets;
 mod chaos;
+mod chunks;
 mod copying;
 mod costs;
 mod deleting;
@@ -31,6 +33,7 @@ mod platforms;
 mod puts;
 mod reading;
 mod real;
+mod resuming;
 mod stage;
 mod support;
 mod tags;

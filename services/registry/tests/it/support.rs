@@ -148,6 +148,8 @@ pub struct Told {
     pub planned: Mutex<Vec<(i64, i64)>>,
     pub blobs: Mutex<Vec<(BlobOutcome, i64)>>,
     pub sent: AtomicI64,
+    /// Where the last attempt went on.
+    pub resumed: AtomicI64,
 }
 
 impl Progress for Told {
@@ -156,6 +158,10 @@ impl Progress for Told {
     }
 
     fn begun(&self, _: &Digest, _: i64) {}
+
+    fn resumed(&self, _: &Digest, bytes: i64) {
+        self.resumed.store(bytes, Ordering::Relaxed);
+    }
 
     fn blob(&self, _: &Digest, outcome: BlobOutcome, bytes: i64) {
         self.blobs.lock().unwrap().push((outcome, bytes));

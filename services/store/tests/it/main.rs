@@ -13,6 +13,7 @@ mod budgets;
 mod callers;
 mod cancels;
 mod companions;
+mod flights;
 mod freezes;
 mod hand;
 mod places;

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 const PIECES_PER_SECOND: u64 = 20;
 
 /// The first `limit` bytes, then an error, which closes the connection.
-pub(super) fn cut(body: Body, limit: u64) -> Body {
+pub(crate) fn cut(body: Body, limit: u64) -> Body {
     let start = (body.into_data_stream(), limit);
     let pieces = stream::try_unfold(start, |(mut data, left)| async move {
         if left == 0 {

@@ -51,6 +51,9 @@ pub enum OldQuery {
     Refused,
     /// The request is refused, and the upload is lost.
     Destroys,
+    /// It is told where it stands; anything else is refused with 416, and the upload goes on with
+    /// the newest.
+    TellsOnly,
 }
 
 /// The switches. [`Personality::default`] is a registry that keeps to the specification and
@@ -306,6 +309,24 @@ impl Personality {
             pages: false,
             referrers: None,
             ..Self::default()
+        }
+    }
+
+    /// The registry of the distribution project in its third version.
+    ///
+    /// - A GET tells where an upload stands whatever its `_state` is; with another offset than the
+    ///   upload has, anything else is refused with 416 (`blobUploadDispatcher` and
+    ///   `ResumeBlobUpload` in `registry/handlers/blobupload.go` of distribution/distribution at
+    ///   v3.1.1).
+    /// - `Content-Range` is looked at (`PatchBlobData` in the same file).
+    /// - No referrers API.
+    pub fn distribution_v3() -> Self {
+        Self {
+            old_query: OldQuery::TellsOnly,
+            checks_ranges: true,
+            content_missing: 404,
+            pages: true,
+            ..Self::distribution_v2()
         }
     }
 

@@ -59,6 +59,10 @@ pub enum Answer {
     Late(Duration),
     /// The connection closes; the registry hears nothing.
     Drop,
+    /// The connection closes when so many bytes of a chunk or a blob were taken, which stay.
+    Cut(u64),
+    /// When so many bytes of a chunk or a blob were taken the registry stands still for ever.
+    Stall(u64),
     /// The registry obeys, and the connection closes without an answer.
     DropAfter,
 }

@@ -9,13 +9,14 @@ use std::{
 };
 
 use axum::body::Body;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Method};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Incoming};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::{
+    proxy::cut,
     scripted::{
         Shared, lock,
         personality::{OldQuery, Unmounted},
@@ -133,7 +134,12 @@ impl Shared {
         };
         let offset = lock(&session).bytes.len();
         let stale = seen.query("_state").pop() != self.state(id, offset);
-        if stale && self.personality.old_query != OldQuery::Taken {
+        let told = self.personality.old_query == OldQuery::TellsOnly && seen.method == Method::GET;
+        if stale && !told && self.personality.old_query != OldQuery::Taken {
+            if self.personality.old_query == OldQuery::TellsOnly {
+                drain(body).await;
+                return Ok(error(416, "RANGE_INVALID", "invalid content range"));
+            }
             if self.personality.old_query == OldQuery::Destroys {
                 self.uploads.sessions().remove(id);
             }
@@ -163,6 +169,17 @@ impl Shared {
                 }
             }
             _ => Ok(with(405, &[], Body::empty())),
+        }
+    }
+
+    /// A request for a session that breaks off after so many bytes of its body.
+    pub(super) async fn broken_off(&self, seen: &Seen, body: Incoming, bytes: u64) {
+        let rest = seen.path.strip_prefix("/v2/").unwrap_or_default();
+        let session =
+            rest.split_once("/blobs/uploads/").and_then(|(name, id)| self.uploads.find(name, id));
+        if let Some(session) = session {
+            // That it is shorter than announced is what was asked for.
+            let _broken = self.take(&session, cut(Body::new(body), bytes)).await;
         }
     }
 
@@ -241,9 +258,12 @@ impl Shared {
     }
 
     /// Takes a body piece by piece; what came before it broke off stays.
-    async fn take(&self, session: &Mutex<Session>, mut body: Incoming) -> Result<(), NoAnswer> {
+    async fn take<B>(&self, session: &Mutex<Session>, mut body: B) -> Result<(), NoAnswer>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<NoAnswer>> + Unpin,
+    {
         while let Some(frame) = body.frame().await {
-            if let Ok(piece) = frame?.into_data() {
+            if let Ok(piece) = frame.map_err(Into::into)?.into_data() {
                 self.meter.arrived(piece.len() as u64);
                 let mut session = lock(session);
                 session.hash.update(&piece);
