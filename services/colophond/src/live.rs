@@ -51,12 +51,10 @@ impl Fresh {
             Some(vault) => vault.clone(),
             None => Arc::new(Anonymous),
         };
-        Ok(Self {
-            registries: join(registries, credentials)?,
-            rules: TagRules::new(std::mem::take(&mut config.repositories))?,
-            callers: Callers::new(std::mem::take(&mut config.callers))?,
-            vault,
-        })
+        let rules = TagRules::new(std::mem::take(&mut config.repositories))?;
+        let callers = Callers::new(std::mem::take(&mut config.callers))?;
+        // Last: limits that others share hold at once, and those of a bad file must not.
+        Ok(Self { registries: join(registries, credentials)?, rules, callers, vault })
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use colophon_domain::{
-    Access, CopyTotals, Failure, Reason, Reference, Result, TagOrDigest, Urgency,
+    Access, CopyTotals, Failure, Reason, Reference, Result, Selection, TagOrDigest, Urgency,
 };
 use colophon_registry::{Copied, CopyOptions};
 use colophon_store::Claimed;
@@ -65,7 +65,12 @@ impl Engine {
         let counter = Arc::new(Counter::default());
         let made = job.made.as_ref().filter(|_| *digest == job.digest);
         let made = made.map(selected::manifest).transpose()?;
-        let selection = job.selection.clone();
+        let selection = if recheck {
+            // What is brought back is what a tag needs, and nothing that it could fail for besides.
+            Selection { foreign: job.selection.foreign, ..Selection::bare() }
+        } else {
+            job.selection.clone()
+        };
         let options = CopyOptions {
             recheck,
             selection,

@@ -284,7 +284,9 @@ impl Engine {
         match self.manifest(session, &step.wanted).await {
             Err(failure) if failure.reason() == Reason::SourceGone => {
                 let place = self.source_of(step).await?;
-                if place.repository == step.repository {
+                // What was made for the release is put again, wherever it is.
+                let made = job.made.is_some() && step.wanted == job.digest;
+                if place.repository == step.repository && !made {
                     return Err(failure);
                 }
                 self.copy_content(job, &place, keeper, true).await?;

@@ -74,6 +74,21 @@ pub(crate) struct State {
     pub(crate) waiting: BTreeMap<(Reverse<Urgency>, u64), Waiting>,
     came: u64,
     pub(crate) dispatching: bool,
+    /// Those who wait for a place that one who waits for a slot has.
+    pressing: BTreeMap<Urgency, usize>,
+}
+
+/// See [`Budget::press`].
+pub(crate) struct Pressing(Arc<Budget>, Urgency);
+
+impl Drop for Pressing {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if let Some(number) = state.pressing.get_mut(&self.1) {
+            *number -= 1;
+        }
+        state.pressing.retain(|_, number| *number > 0);
+    }
 }
 
 impl State {
@@ -91,6 +106,11 @@ impl State {
 
     pub(crate) fn pause_left(&self) -> Duration {
         self.known.paused_for.saturating_sub(self.as_of.elapsed())
+    }
+
+    /// The urgency of the most urgent one who waits for a place.
+    pub(crate) fn pressed_by(&self) -> Option<Urgency> {
+        self.pressing.last_key_value().map(|(urgency, _)| *urgency)
     }
 
     pub(crate) fn pass(&self) -> Pass {
@@ -122,6 +142,7 @@ impl Budget {
             waiting: BTreeMap::new(),
             came: 0,
             dispatching: false,
+            pressing: BTreeMap::new(),
         };
         Arc::new(Self { name, shared, state: Mutex::new(state), changed: Notify::new() })
     }
@@ -139,6 +160,14 @@ impl Budget {
     /// How long the pause still lasts.
     pub(crate) fn pause_left(&self) -> Duration {
         self.state().pause_left()
+    }
+
+    /// While this is held, those who wait for slots wait as if they were at least so urgent: they have
+    /// the places that somebody waits for who is.
+    pub(crate) fn press(self: &Arc<Self>, urgency: Urgency) -> Pressing {
+        *self.state().pressing.entry(urgency).or_default() += 1;
+        self.changed.notify_one();
+        Pressing(Arc::clone(self), urgency)
     }
 
     /// Waits until one request may be sent, or says how long it would take. A pause that lasts beyond

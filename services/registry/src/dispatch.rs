@@ -78,6 +78,7 @@ impl Budget {
         let Some(Reverse(urgency)) = without.next() else { return Next::Suffices };
         let alike = 1 + without.take_while(|Reverse(other)| other == urgency).count();
         let count = u32::try_from(alike).unwrap_or(u32::MAX);
+        let urgency = state.pressed_by().map_or(*urgency, |pressing| pressing.max(*urgency));
         Next::Ask(SlotAsk { every: spacing(limit), count, ahead: urgency.reach() })
     }
 

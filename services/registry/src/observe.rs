@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use colophon_domain::{Algorithm, Digest, Reason, Result, TagOrDigest};
+use colophon_domain::{Algorithm, Digest, Reason, Result, TagOrDigest, Urgency};
 use http::{HeaderValue, Method, StatusCode, header};
 use reqwest::Response;
 
@@ -36,11 +36,11 @@ impl Session {
     pub async fn look(&self, what: &TagOrDigest) -> Result<(Option<Digest>, Instant)> {
         let _place = self.place(&self.host.limits.requests).await;
         let pass = self.ready().await?;
-        let begun = Instant::now();
-        Ok((self.observed(what, pass).await?, begun))
+        self.observed(what, pass).await
     }
 
-    async fn observed(&self, what: &TagOrDigest, pass: Pass) -> Result<Option<Digest>> {
+    async fn observed(&self, what: &TagOrDigest, pass: Pass) -> Result<(Option<Digest>, Instant)> {
+        let begun = Instant::now();
         let mut call = self.anything(Method::HEAD, what);
         call.pass = Some(pass);
         let asked = call.asked.clone();
@@ -52,22 +52,27 @@ impl Session {
                         Reason::DigestMismatch,
                         &format!("the registry answers with {digest}"),
                     )),
-                    _ => Ok(Some(digest)),
+                    _ => Ok((Some(digest), begun)),
                 };
             }
             // Whatever speaks against it, only the answer to a GET has a body that says so.
             (status, _) if status.is_success() || status.is_client_error() => {}
             _ => return Err(self.refusal(response, &asked).await.into_failure(&asked)),
         }
-        let response = self.follow(self.anything(Method::GET, what)).await?;
+        // Nobody's look is to grow old for want of its second half.
+        let pass = self.clone().urgent(Urgency::Urgent).ready().await?;
+        let begun = Instant::now();
+        let mut call = self.anything(Method::GET, what);
+        call.pass = Some(pass);
+        let response = self.follow(call).await?;
         match response.status() {
-            StatusCode::NOT_FOUND => Ok(None),
+            StatusCode::NOT_FOUND => Ok((None, begun)),
             status if status.is_success() => {
                 let timeout = self.host.config.request_timeout;
                 tokio::time::timeout(timeout, digest_of(response, what, &asked))
                     .await
                     .unwrap_or_else(|_| Err(asked.unavailable("the answer took too long")))
-                    .map(Some)
+                    .map(|digest| (Some(digest), begun))
             }
             _ => Err(self.refusal(response, &asked).await.into_failure(&asked)),
         }

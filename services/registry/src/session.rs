@@ -258,6 +258,10 @@ impl Session {
 
     /// One of the registry's places for requests of a kind.
     pub(crate) async fn place(&self, places: &Arc<Places>) -> Place {
+        if let Some(place) = places.try_take() {
+            return place;
+        }
+        let _pressing = self.host.limits.budget.press(self.urgency);
         places.take(self.urgency).await
     }
 

@@ -140,8 +140,8 @@ async fn look(conn: &mut PgConnection, release: Uuid) -> Result<Standing, Fault>
                             FILTER (WHERE m.kind = r.phase AND NOT m.retention), true) AS "good!",
                COALESCE(bool_or(m.state IN ('REFUSED', 'FAILED')), false) AS "broken!",
                r.on_failure = 'restore' AS "restores!",
-               COALESCE(bool_or(m.kind = 'unique'), false) AS "unique!",
-               COALESCE(bool_or(m.kind = 'floating'), false) AS "floating!"
+               COALESCE(bool_or(m.kind = 'unique' AND NOT m.retention), false) AS "unique!",
+               COALESCE(bool_or(m.kind = 'floating' AND NOT m.retention), false) AS "floating!"
         FROM release r JOIN tag_move m ON m.release_id = r.id
         WHERE r.id = $1 GROUP BY r.id
         "#,
@@ -178,7 +178,8 @@ pub(crate) async fn open(
         INSERT INTO job (release_id, publication_id, kind, priority)
         SELECT opened.id, p.id, $3, opened.priority
         FROM opened JOIN publication p ON p.release_id = opened.id
-        WHERE EXISTS (SELECT FROM tag_move m WHERE m.publication_id = p.id AND m.kind = $3)
+        WHERE EXISTS (SELECT FROM tag_move m
+                      WHERE m.publication_id = p.id AND m.kind = $3 AND NOT m.retention)
         ORDER BY p.ordinal
         ON CONFLICT (publication_id, kind) DO UPDATE
             SET state = 'queued', priority = EXCLUDED.priority, run_at = colophon_now(),

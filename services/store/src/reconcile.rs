@@ -146,7 +146,7 @@ impl Store {
                    r.purpose AS asked_for, r.allow_backward,
                    COALESCE(m.content_registry, r.source_registry) AS "source_registry!",
                    COALESCE(m.content_repository, r.source_repository) AS "source_repository!",
-                   COALESCE(m.content_digest, r.digest) AS "digest!"
+                   COALESCE(m.content_digest, r.source_digest, r.digest) AS "digest!"
             FROM taken t
             JOIN tag_move m ON m.id = t.tag_move_id
             JOIN audit_entry e ON e.id = t.intent_id
