@@ -138,6 +138,22 @@ async fn check(folder: &Path, config: &str) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+#[tokio::test]
+async fn the_tables_of_the_registries_page_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new("corp").unwrap();
+    let ca = folder.path().join("corp-ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let vault = "[vault]\naddress = \"https://vault.corp.lan\"\n\
+                 auth = { method = \"token\", token_env = \"VAULT_TOKEN\" }\n";
+    let tables = blocks(&page("docs/registries.md"), "toml");
+    assert!(tables.len() > 5, "{}", tables.len());
+    let config = format!("{vault}{}", tables.concat());
+    let config = config.replace("/etc/colophon/corp-ca.pem", &ca.display().to_string());
+    let (good, said) = check(folder.path(), &config).await;
+    assert!(good, "{said}");
+}
+
 /// The keys that the program names when it is given one that nobody knows.
 async fn known_keys(folder: &Path, config: &str) -> BTreeSet<String> {
     let (good, said) = check(folder, &format!("{config}\nbogus = 1\n")).await;
