@@ -6,9 +6,11 @@ use std::{
     time::Duration,
 };
 
-use colophon_domain::{Access, CopyTotals, Lease, Reason, Result};
+use colophon_domain::{Access, CopyTotals, Lease, Reason, Repository, Result};
 use colophon_launcher::{Registry, RegistryOptions};
-use colophon_registry::{BlobOutcome, CopyOptions, Progress, Registries, RegistryConfig, copy};
+use colophon_registry::{
+    BlobOutcome, CopyOptions, Manifest, Progress, Registries, RegistryConfig, copy,
+};
 use colophon_testkit::{
     proxy::{Action, FaultProxy, Rule},
     scripted::{Answer, Personality, Scripted, When},
@@ -20,7 +22,7 @@ use crate::{
     book::{Book, lease},
     chunks::{CHUNK, SIZE, Ways, layer, nth_chunk, publish},
     stage::{Kind, Stage, WRITER},
-    support::{Keys, Told, registries},
+    support::{Keys, Told, copy_with, registries},
 };
 
 const V3: Kind = ("v3.example.com", Personality::distribution_v3);
@@ -59,7 +61,9 @@ impl Process {
         let to = self.registries.session(&ways.target.repository("dst"), Access::Push)?;
         let options =
             CopyOptions { lease: Some(self.book.begins(lease)), ..CopyOptions::default() };
-        copy(&ways.source.reads(), &to, &ways.image.digest, options, progress, cancel.clone()).await
+        copy(&ways.source.reads(), &to, &ways.image.digest, options, progress, cancel.clone())
+            .await
+            .map(|copied| copied.totals)
     }
 }
 
@@ -203,13 +207,14 @@ async fn a_cancelled_copy_leaves_no_upload_although_it_was_written_down() {
     let told = Arc::new(Told::default());
     let copying = process.copies_until(&ways, lease(1, 1), told, &cancel);
     let stops = async {
-        while book.trail().is_none_or(|trail| trail.offset < 3 * CHUNK as u64) {
+        while ways.patches().len() < 4 {
             tokio::task::yield_now().await;
         }
         cancel.cancel();
     };
     let (ended, ()) = tokio::join!(copying, stops);
     assert_eq!(ended.unwrap_err().reason(), Reason::Cancelled);
+    assert_eq!(book.trail().unwrap().offset, 3 * CHUNK as u64);
     while ways.target.fake.open_uploads() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -242,7 +247,7 @@ async fn who_has_lost_the_lease_sends_no_more() {
     let process = Process::new(&ways, &book);
     let copying = process.copies(&ways, lease(1, 1));
     let stalls = async {
-        while book.trail().is_none_or(|trail| trail.offset < 2 * CHUNK as u64) {
+        while ways.patches().len() < 3 {
             tokio::task::yield_now().await;
         }
         book.dies(lease(1, 1));
@@ -268,35 +273,86 @@ async fn a_reload_of_the_configuration_keeps_who_moves_what() {
     assert_eq!(book.waits.load(Ordering::SeqCst), 0, "they waited for each other in memory");
 }
 
-/// The real distribution 2.8 takes chunks, and goes on between them. Of one that broke off it keeps
-/// the bytes and refuses every later request for the upload, so that this blob begins anew.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_real_distribution_goes_on_after_a_whole_chunk_and_begins_anew_after_a_part() {
-    for (action, again) in [(Action::DropBefore, false), (Action::CutRequest(10_000), true)] {
-        let real = Registry::start(RegistryOptions::default()).await.unwrap();
-        let proxy = FaultProxy::start(real.address()).await.unwrap();
-        proxy.add(Rule::new(action).method(Method::PATCH).nth(5));
+/// The real distribution 2.8 behind a proxy, with a copy to it.
+struct Real {
+    registry: Registry,
+    proxy: FaultProxy,
+    source: Scripted,
+    digest: String,
+    image: Manifest,
+}
+
+impl Real {
+    async fn new() -> Self {
+        let registry = Registry::start(RegistryOptions::default()).await.unwrap();
+        let proxy = FaultProxy::start(registry.address()).await.unwrap();
         let source = Scripted::start(Personality::default()).await.unwrap();
         let (digest, image) = publish(&source, "a/src");
+        Self { registry, proxy, source, digest, image }
+    }
+
+    async fn copies(&self, book: &Arc<Book>, lease: Lease) -> Result<CopyTotals> {
         let plain = |host: String| RegistryConfig {
             plain_http: true,
             chunk_bytes: CHUNK as u64,
             ..RegistryConfig::new(host.parse().unwrap())
         };
-        let registries = registries([plain(source.host()), plain(proxy.host())], Keys::none());
-        let at = |host: String, name: &str| {
-            colophon_domain::Repository::parse(&format!("{host}/{name}")).unwrap()
-        };
-        let from = registries.session(&at(source.host(), "a/src"), Access::Pull).unwrap();
-        let to = registries.session(&at(proxy.host(), "a/dst"), Access::Push).unwrap();
-        crate::support::copy(&from, &to, &image.digest).await.unwrap();
-        let url = format!("{}/v2/a/dst/blobs/{digest}", real.url());
+        let configs = [plain(self.source.host()), plain(self.proxy.host())];
+        let registries = registries(configs, Keys::none()).with_flights(book.clone());
+        let at = |host: String, name: &str| Repository::parse(&format!("{host}/{name}")).unwrap();
+        let from = registries.session(&at(self.source.host(), "a/src"), Access::Pull)?;
+        let to = registries.session(&at(self.proxy.host(), "a/dst"), Access::Push)?;
+        let lease = Some(book.begins(lease));
+        let options = CopyOptions { lease, ..CopyOptions::default() };
+        copy_with(&from, &to, &self.image.digest, options).await
+    }
+
+    /// POSTs and PATCHes of uploads, once the right blob is there.
+    async fn requests(&self) -> (usize, usize) {
+        let url = format!("{}/v2/a/dst/blobs/{}", self.registry.url(), self.digest);
         assert_eq!(reqwest::get(url).await.unwrap().bytes().await.unwrap(), layer());
-        let log = proxy.log();
-        let count = |method: Method| {
+        let log = self.proxy.log();
+        let of = |method: Method| {
             log.iter().filter(|it| it.method == method && it.path.contains("/uploads/")).count()
         };
-        let (begun, chunks) = if again { (2, 5 + 8) } else { (1, 9) };
-        assert_eq!((count(Method::POST), count(Method::PATCH)), (begun, chunks));
+        (of(Method::POST), of(Method::PATCH))
     }
+
+    /// The bytes of the only upload that is not complete.
+    fn stored(&self) -> u64 {
+        let uploads =
+            self.registry.storage().join("docker/registry/v2/repositories/a/dst/_uploads");
+        let Ok(uploads) = std::fs::read_dir(uploads) else { return 0 };
+        let sizes = uploads.filter_map(|it| it.unwrap().path().join("data").metadata().ok());
+        sizes.map(|data| data.len()).sum()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_distribution_goes_on_after_a_chunk_that_never_came() {
+    let (real, book) = (Real::new().await, Book::new());
+    real.proxy.add(Rule::new(Action::DropBefore).method(Method::PATCH).nth(5));
+    real.copies(&book, lease(1, 1)).await.unwrap();
+    assert_eq!(real.requests().await, (1, 9));
+}
+
+/// Of a chunk that broke off it keeps the bytes, and refuses every later request for the upload.
+#[tokio::test(flavor = "multi_thread")]
+async fn at_a_real_distribution_a_blob_begins_anew_after_a_part_of_a_chunk() {
+    let (real, book) = (Real::new().await, Book::new());
+    let slow = Rule::new(Action::SlowRequest(100_000)).method(Method::PATCH).nth(5);
+    real.proxy.add(slow);
+    let part = async {
+        while real.stored() <= 4 * CHUNK as u64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        ended = real.copies(&book, lease(1, 1)) => panic!("{ended:?}"),
+        () = part => {}
+    }
+    book.dies(lease(1, 1));
+    assert_eq!(book.trail().unwrap().offset, 4 * CHUNK as u64);
+    real.copies(&book, lease(1, 2)).await.unwrap();
+    assert_eq!(real.requests().await, (2, 5 + 8));
 }
