@@ -42,6 +42,7 @@ fn golden() -> Value {
         "id": "019a4d1c-0000-7000-8000-000000000001",
         "source": "ghcr.io/acme/app:sha-1",
         "digest": "sha256:e3b0",
+        "sourceDigest": "",
         "state": "RELEASE_STATE_RUNNING",
         "stateReason": "",
         "message": "",
@@ -68,7 +69,8 @@ fn golden() -> Value {
             "blobsMounted": "0",
             "bytesCopied": "0",
             "bytesTotal": "12",
-            "notes": []
+            "notes": [],
+            "companions": []
         }],
         "actor": "",
         "onBehalfOf": "",
