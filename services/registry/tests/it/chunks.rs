@@ -216,6 +216,34 @@ async fn an_upload_that_was_forgotten_begins_anew() {
     assert_eq!(ways.target.fake.count("POST", "/uploads/"), 2);
 }
 
+/// Uploads can be lost in more ways than registries say, and again and again: none is gone on with for
+/// ever, and the way that needs no second request is still there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_comes_no_further_is_given_up_and_the_blob_goes_whole() {
+    let chunk = || When::of("PATCH", "/uploads/");
+    let pass = || Answer::change(|answer| answer);
+    let unknown = || Answer::error(404, "BLOB_UPLOAD_UNKNOWN", "unknown");
+    let broken = || Answer::error(500, "UNKNOWN", "the state of the digest is damaged");
+    let invalid = || Answer::error(400, "BLOB_UPLOAD_INVALID", "no second chunk, please");
+    let forgotten = (0..50).flat_map(|_| [(chunk(), pass(), 1), (chunk(), unknown(), 1)]);
+    for rows in [
+        forgotten.collect::<Vec<_>>(),
+        vec![
+            (chunk(), pass(), 3),
+            (chunk(), broken(), ALWAYS),
+            (When::of("GET", "/uploads/"), broken(), ALWAYS),
+        ],
+        vec![(chunk(), pass(), 1), (chunk(), invalid(), ALWAYS)],
+    ] {
+        let ways = Ways::to(Stage::of(V3).await).await;
+        ways.target.fake.script(rows);
+        ways.copy().await.unwrap();
+        assert!(ways.arrived() <= (2 * SIZE) as u64);
+        assert!(ways.target.fake.count("POST", "/uploads/") <= 4);
+        assert!(ways.patches().len() <= 8, "{}", ways.patches().len());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_takes_no_such_chunks_gets_whole_blobs_and_is_not_asked_again() {
     let big = Personality { largest_chunk: Some(1000), ..Personality::ghcr() };
