@@ -71,7 +71,7 @@ async fn who_takes_a_flight_over_finds_how_far_it_was() {
     base.store.mark(blob.by(one.lease), &trail(128)).await.unwrap();
     // The same attempt may try again.
     assert_eq!(board(&base, &blob, &one).await, Boarding::After(Some(trail(128))));
-    base.pass(LEASE - Duration::from_secs(1)).await;
+    base.pass(LEASE.saturating_sub(Duration::from_secs(1))).await;
     base.store.renew(other.lease, LEASE).await.unwrap();
     assert_eq!(board(&base, &blob, &other).await, Boarding::Taken);
     base.pass(Duration::from_secs(2)).await;
@@ -100,7 +100,7 @@ async fn a_job_that_is_put_back_into_the_queue_finds_its_flights_again() {
     assert_eq!(board(&base, &blob, &again).await, Boarding::After(Some(trail(64))));
     assert_eq!(board(&base, &blob, &other).await, Boarding::Taken);
     let away = Failure::new(Reason::RegistryUnavailable, "away").retry(Retry::Backoff);
-    base.store.retry(again.lease, &away, Duration::from_secs(60)).await.unwrap();
+    base.store.retry(again.lease, &away, Duration::from_mins(1)).await.unwrap();
     // Somebody else need not wait for the one that comes later.
     assert_eq!(board(&base, &blob, &other).await, Boarding::After(Some(trail(64))));
 }
