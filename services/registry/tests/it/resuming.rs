@@ -201,7 +201,7 @@ async fn whoever_waits_for_another_process_can_be_cancelled_and_holds_nothing() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_copy_leaves_no_upload_although_it_was_written_down() {
     let (ways, book) = (Ways::to(Stage::of(V3).await).await, Book::new());
-    let late = Answer::Late(Duration::from_secs(60));
+    let late = Answer::Late(Duration::from_mins(1));
     ways.target.fake.script(nth_chunk(4, late));
     let (process, cancel) = (Process::new(&ways, &book), CancellationToken::new());
     let told = Arc::new(Told::default());
@@ -307,7 +307,7 @@ impl Real {
         copy_with(&from, &to, &self.image.digest, options).await
     }
 
-    /// POSTs and PATCHes of uploads, once the right blob is there.
+    /// The requests of uploads that write, once the right blob is there.
     async fn requests(&self) -> (usize, usize) {
         let url = format!("{}/v2/a/dst/blobs/{}", self.registry.url(), self.digest);
         assert_eq!(reqwest::get(url).await.unwrap().bytes().await.unwrap(), layer());
