@@ -20,7 +20,7 @@ pub(crate) async fn measure(
     let (other, target) = (rig.fresh.pop(), rig.fresh.pop());
     let (other, target) = other.zip(target).context("no fresh registry is left")?;
     let manifest = raw::manifest(rig, "copy", "big").await?;
-    raw::copy(rig, &other.url(), "mirror/copy", &manifest).await?;
+    raw::copy(rig, &other.url(), "copy", &manifest).await?;
     let publish = async |source: String, repository: String| {
         let request = json!({
             "source": source,
@@ -38,7 +38,7 @@ pub(crate) async fn measure(
     ensure!(copied > 0, "the first copy moved nothing");
     let (mut mounted, mut idle) = (Vec::new(), Vec::new());
     for number in 0..=count {
-        let second = format!("{}/mirror/copy:raw", other.host());
+        let second = format!("{}/copy:raw", other.host());
         let repository = format!("team/app-{number}");
         let (took, copied) = publish(second.clone(), repository.clone()).await?;
         ensure!(copied == 0, "{copied} bytes moved although they were there");
