@@ -21,14 +21,17 @@ pub const LONGEST_WINDOW: Duration = Duration::from_mins(1);
 /// Requests are spaced for this part of the limit, so that those that were a little late do not make
 /// too many of one second.
 const USED: f64 = 0.95;
-/// What a limit is multiplied by when the registry refuses although it was kept.
+/// What a limit is multiplied by, at most and at least, when the registry refuses although it was kept.
 const LOWERED: f64 = 0.9;
+const HALVED: f64 = 0.5;
 /// And not below this part of what was let through at first: some registries refuse now and then
 /// whatever the rate is, and what follows would come to a standstill.
 const LEAST_SHARE: f64 = 0.25;
-/// What a limit that was learnt from refusals grows by in a minute without one: it may have been
-/// higher, or be so now.
+/// What a limit that was learnt from refusals grows by in this long without one: it may have been
+/// higher, or be so now. One that nobody was refused under is a guess.
 const GROWTH: f64 = 1.1;
+const GROWS_IN: Duration = Duration::from_mins(1);
+const GUESS_GROWS_IN: Duration = Duration::from_secs(5);
 /// For this long a limit that the registry has told is believed.
 const ADVICE_HOLDS: Duration = Duration::from_mins(10);
 /// Refusals of several processes so soon after each other are one.
@@ -91,6 +94,8 @@ pub struct Limit {
     pub per_second: f64,
     /// Refusals do not lower it below this.
     pub least: f64,
+    /// It was kept, and was still too much: what was learnt from that is near the truth.
+    pub proven: bool,
     /// Since when.
     pub age: Duration,
 }
@@ -103,12 +108,13 @@ impl Limit {
 
     /// A limit that has been known for so long.
     pub fn known(per_second: f64, age: Duration) -> Self {
-        Self { per_second, least: per_second * LEAST_SHARE, age }
+        Self { per_second, least: per_second * LEAST_SHARE, proven: false, age }
     }
 
     /// What a limit from refusals has grown to; `None` once it is none any more.
     fn grown(&self) -> Option<f64> {
-        let grown = self.per_second * GROWTH.powf(self.age.as_secs_f64() / 60.0);
+        let step = if self.proven { GROWS_IN } else { GUESS_GROWS_IN };
+        let grown = self.per_second * GROWTH.powf(self.age.div_duration_f64(step));
         (grown < MOST_PER_SECOND).then_some(grown)
     }
 }
@@ -180,7 +186,7 @@ impl HostBudget {
                 // Neither does one that may be tried again at once.
                 let quota = pause.is_some_and(|pause| pause.is_zero() || pause > LONGEST_WINDOW);
                 if !quota && accepted >= LEAST_ACCEPTED {
-                    next.refused = self.learnt(accepted, under, seen);
+                    next.refused = self.learnt(accepted, under, seen, next.paused_for);
                 }
             }
             BudgetEvent::Paused(pause) => next.pause_or_strike(Some(pause)),
@@ -209,7 +215,13 @@ impl HostBudget {
 
     /// The first refusal teaches what was let through until then, by all processes together; another
     /// one although the limit was kept, that it was too high.
-    fn learnt(&self, accepted: f64, under: Option<f64>, seen: i64) -> Option<Limit> {
+    fn learnt(
+        &self,
+        accepted: f64,
+        under: Option<f64>,
+        seen: i64,
+        pause: Duration,
+    ) -> Option<Limit> {
         match (self.refused, under) {
             // Sent before what is known now was known: the same refusal, seen by another process.
             (Some(limit), None) if limit.age < TOGETHER => {
@@ -219,11 +231,26 @@ impl HostBudget {
             (_, None) => Limit::new(accepted),
             (known, Some(under)) => {
                 let least = known.map_or(under * LEAST_SHARE, |limit| limit.least);
-                let lowered = Limit::new((under * LOWERED).max(least));
-                lowered.map(|limit| Limit { least: least.min(limit.per_second), ..limit })
+                let part = known.map_or(LOWERED, |limit| part_that_was_let_through(limit, pause));
+                let lowered = Limit::new((under * part).max(least));
+                lowered.map(|limit| Limit {
+                    least: least.min(limit.per_second),
+                    proven: true,
+                    ..limit
+                })
             }
         }
     }
+}
+
+/// A registry that counts by a bucket of tokens refuses when it is empty. What it got since it was
+/// empty before, also in the pause, is what was sent after the pause: so much less than the limit the
+/// rate is.
+fn part_that_was_let_through(limit: Limit, pause: Duration) -> f64 {
+    let since = limit.age.as_secs_f64();
+    let sending = since - pause.as_secs_f64();
+    // In the pause nobody sends: that one was on its way before.
+    if sending <= 0.0 { LOWERED } else { (sending / since).clamp(HALVED, LOWERED) }
 }
 
 /// The lower one of two limits, where there are any.
@@ -331,6 +358,29 @@ mod tests {
             random = random.after(&refused(50.0, random.per_second(), random.version));
         }
         assert_eq!(random.per_second(), Some(25.0), "some refuse whatever the rate is");
+    }
+
+    #[test]
+    fn a_bucket_that_was_full_at_first_misleads_only_once() {
+        // It holds 20 and gets 20 in a second: 40 went through before the first refusal.
+        let first = HostBudget::default().after(&refused(40.0, None, 0));
+        let again = first.aged(2 * SECOND).after(&refused(40.0, Some(40.0), first.version));
+        assert_eq!(again.per_second(), Some(20.0));
+        let late = again.aged(60 * SECOND);
+        let late = late.after(&refused(20.0, Some(20.0), late.version));
+        assert_eq!(late.per_second(), Some(18.0));
+    }
+
+    #[test]
+    fn a_first_guess_that_was_too_low_grows_soon_and_what_was_found_out_slowly() {
+        let guess = HostBudget::default().after(&refused(10.0, None, 0));
+        let later = guess.aged(40 * SECOND);
+        let grown = later.per_second().unwrap();
+        assert!(grown > 20.0 && grown < 22.0, "{grown}");
+        let found = later.after(&refused(20.0, Some(grown), later.version));
+        let (at_once, later) = (found.per_second().unwrap(), found.aged(40 * SECOND));
+        assert!(at_once > 18.0 && at_once < 20.0, "{at_once}");
+        assert!(later.per_second().unwrap() < 1.1 * at_once);
     }
 
     #[test]

@@ -36,19 +36,39 @@ const PATIENCE: Duration = Duration::from_mins(5);
 const FRESH: Duration = Duration::from_secs(1);
 /// How long the very first request waits for what is known.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
-/// Advice that is repeated is written down again after this long, or if it changed by this part.
+/// Advice that is repeated is written down again after this long, or if it is lower by this part: of
+/// several limits that a registry tells in turn the lowest counts.
 const ADVICE_AGE: Duration = Duration::from_mins(1);
 const ADVICE_CHANGE: f64 = 0.05;
 
+/// Who has waited this long counts as one step more urgent, so that nobody waits for ever for those
+/// who are.
+const GROWS_URGENT: Duration = Duration::from_secs(20);
+
 /// The right to send one request, and what was known of the registry's limit when it was given.
 #[derive(Debug, Clone, Copy)]
-pub struct Pass {
+pub(crate) struct Pass {
     version: i64,
     under: Option<f64>,
 }
 
-/// A slot that is waited for.
-pub(crate) type Waiting = oneshot::Sender<Result<Pass>>;
+/// Who waits for a slot.
+pub(crate) struct Waiting {
+    slot: oneshot::Sender<Result<Pass>>,
+    /// Since when, with this urgency.
+    since: Instant,
+}
+
+impl Waiting {
+    pub(crate) fn has_left(&self) -> bool {
+        self.slot.is_closed()
+    }
+
+    /// False if nobody waits any more.
+    pub(crate) fn give(self, slot: Result<Pass>) -> bool {
+        self.slot.send(slot).is_ok()
+    }
+}
 
 /// The budget of one registry.
 pub(crate) struct Budget {
@@ -63,6 +83,8 @@ pub(crate) struct State {
     /// The limit of the configuration.
     configured: Option<f64>,
     known: HostBudget,
+    /// The keeper knows something of it, too.
+    on_record: bool,
     as_of: Instant,
     looked_at: Option<Instant>,
     looking: bool,
@@ -113,12 +135,34 @@ impl State {
         self.pressing.last_key_value().map(|(urgency, _)| *urgency)
     }
 
+    /// Makes those more urgent who have waited long. Who came first is the first of each urgency.
+    pub(crate) fn grow_urgent(&mut self) {
+        for (from, to) in [(Urgency::Normal, Urgency::Urgent), (Urgency::Bulk, Urgency::Normal)] {
+            let first = (Reverse(from), 0)..=(Reverse(from), u64::MAX);
+            while let Some((&key, waiting)) = self.waiting.range(first.clone()).next()
+                && waiting.since.elapsed() >= GROWS_URGENT
+            {
+                if let Some(waiting) = self.waiting.remove(&key) {
+                    let waiting = Waiting { since: Instant::now(), ..waiting };
+                    self.waiting.insert((Reverse(to), key.1), waiting);
+                }
+            }
+        }
+    }
+
     pub(crate) fn pass(&self) -> Pass {
         Pass { version: self.known.version, under: self.limit() }
     }
 
-    /// Takes over what the budget's keeper knows. A pause that was heard of here stays.
-    fn learn(&mut self, mut known: HostBudget) {
+    /// Takes over what the budget's keeper knows. A pause that was heard of here stays, unless all
+    /// that was known is gone: somebody has taken it back.
+    pub(crate) fn learn(&mut self, mut known: HostBudget) {
+        if self.on_record && self.noting == 0 && known == HostBudget::default() {
+            self.known = HostBudget::default();
+            self.on_record = false;
+            return;
+        }
+        self.on_record |= known.version > 0;
         known.paused_for = known.paused_for.max(self.pause_left());
         if self.noting > 0 {
             known = HostBudget { paused_for: known.paused_for, ..self.now() };
@@ -133,6 +177,7 @@ impl Budget {
         let state = State {
             configured: None,
             known: HostBudget::default(),
+            on_record: false,
             as_of: Instant::now(),
             looked_at: None,
             looking: false,
@@ -215,12 +260,14 @@ impl Budget {
     }
 
     /// Waits for the end of a short pause, or says how long it lasts.
-    pub(crate) async fn unpaused(&self, deadline: Option<Instant>) -> Result<()> {
+    pub(crate) async fn unpaused(self: &Arc<Self>, deadline: Option<Instant>) -> Result<()> {
         loop {
             let left = self.pause_left();
             if left.is_zero() {
                 return Ok(());
             }
+            // It may have been taken back.
+            self.look_again(&mut self.state());
             let late = deadline.is_some_and(|deadline| Instant::now() + left >= deadline);
             if left > LONGEST_SLEEP || late {
                 let (host, seconds) = (&self.name, left.as_secs() + 1);
@@ -242,7 +289,7 @@ impl Budget {
         let (sender, slot) = oneshot::channel();
         state.came += 1;
         let key = (Reverse(urgency), state.came);
-        state.waiting.insert(key, sender);
+        state.waiting.insert(key, Waiting { slot: sender, since: Instant::now() });
         let first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == key);
         if state.dispatching && first {
             self.changed.notify_one();
@@ -289,8 +336,7 @@ impl Budget {
 
     fn is_news(&self, told: f64) -> bool {
         self.state().now().advised.is_none_or(|known| {
-            let change = (known.per_second - told).abs();
-            change > known.per_second * ADVICE_CHANGE || known.age > ADVICE_AGE
+            known.per_second - told > known.per_second * ADVICE_CHANGE || known.age > ADVICE_AGE
         })
     }
 

@@ -66,7 +66,8 @@ impl Budget {
     /// no limit is known any more, those who wait find that out for themselves.
     fn next(&self, in_hand: bool) -> Next {
         let mut state = self.state();
-        state.waiting.retain(|_, waiting| !waiting.is_closed());
+        state.waiting.retain(|_, waiting| !waiting.has_left());
+        state.grow_urgent();
         let limit = state.limit().filter(|_| state.pause_left().is_zero());
         let Some(limit) = limit.filter(|_| !state.waiting.is_empty()) else {
             state.waiting.clear();
@@ -109,7 +110,7 @@ impl Budget {
             return false;
         }
         while let Some((_, waiting)) = state.waiting.pop_first() {
-            if waiting.send(Ok(pass)).is_ok() {
+            if waiting.give(Ok(pass)) {
                 return true;
             }
         }
@@ -125,7 +126,7 @@ impl Budget {
             let failure = Failure::new(Reason::DatabaseUnavailable, text)
                 .retry(Retry::Wait(LEAST_WAIT))
                 .remedy("try again; the operator sees the cause in the log");
-            drop(waiting.send(Err(failure)));
+            waiting.give(Err(failure));
         }
     }
 }
@@ -227,6 +228,64 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whoever_waits_gets_a_turn_however_many_are_more_urgent() {
+        let all = processes(2, 20.0);
+        let until = Instant::now() + 120 * SECOND;
+        let urgent: Vec<_> = all
+            .iter()
+            .map(|it| tokio::spawn(flood(Arc::clone(it), Urgency::Urgent, 50, until)))
+            .collect();
+        tokio::time::sleep(3 * SECOND).await;
+        let begun = Instant::now();
+        for process in &all {
+            process.ready(Urgency::Bulk, None).await.unwrap();
+            let waited = begun.elapsed();
+            assert!(waited >= 10 * SECOND, "what is urgent comes first: {waited:?}");
+            assert!(waited <= 100 * SECOND, "{waited:?}");
+        }
+        for flood in urgent {
+            flood.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_limits_that_are_told_in_turn_the_lowest_counts_and_is_written_once() {
+        let [process] = processes(1, 1000.0).try_into().ok().unwrap();
+        process.configure(None);
+        let told = |limit: &str| -> HeaderMap {
+            let value = HeaderValue::from_str(&format!("\"all\";q={limit};w=1")).unwrap();
+            [(http::HeaderName::from_static("ratelimit-policy"), value)].into_iter().collect()
+        };
+        for number in 0..40 {
+            let pass = process.ready(Urgency::Urgent, None).await.unwrap();
+            let headers = told(if number % 2 == 0 { "100" } else { "20" });
+            process.answered(pass, StatusCode::OK, &headers, &colophon_domain::SystemClock);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(process.state().limit(), Some(20.0));
+        let known = process.shared.look(&process.name).await.unwrap();
+        assert_eq!(known.version, 2, "each was written once");
+        tokio::time::sleep(70 * SECOND).await;
+        let pass = process.ready(Urgency::Urgent, None).await.unwrap();
+        process.answered(pass, StatusCode::OK, &told("100"), &colophon_domain::SystemClock);
+        assert_eq!(process.state().limit(), Some(100.0), "what is told no more is forgotten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_has_taken_back_holds_no_more() {
+        let [process] = processes(1, 1000.0).try_into().ok().unwrap();
+        process.configure(None);
+        let pass = process.ready(Urgency::Normal, None).await.unwrap();
+        let (status, headers) = refusal("3600");
+        process.answered(pass, status, &headers, &colophon_domain::SystemClock);
+        tokio::task::yield_now().await;
+        let refused = process.ready(Urgency::Normal, None).await.unwrap_err();
+        assert_eq!(refused.reason(), Reason::RateLimited);
+        process.state().learn(HostBudget::default());
+        process.ready(Urgency::Normal, None).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_sends_in_a_pause_and_all_go_on_within_a_second_after_it() {
         let [first, other] = processes(2, 50.0).try_into().ok().unwrap();
         let begun = Instant::now();
@@ -266,7 +325,8 @@ mod tests {
         assert!(begun.elapsed() < SECOND / 10, "until then nobody waits");
         let sent = flood(Arc::clone(&process), Urgency::Bulk, 10, begun + 6 * SECOND).await;
         assert!(sent.iter().all(|at| *at >= begun + SECOND));
-        assert!(most_in_a_second(&sent) <= 31);
+        // It is a guess, and grows by a tenth in five seconds.
+        assert!(most_in_a_second(&sent) <= 34);
         assert!(sent.len() > 130, "{}", sent.len());
     }
 

@@ -39,9 +39,11 @@ pub(crate) fn told_rate(headers: &HeaderMap) -> Option<f64> {
 
 fn rate_of(policy: &str) -> Option<f64> {
     let first = policy.split(';').next()?.trim();
+    let counts_requests =
+        parameter(policy, "qu").is_none_or(|unit| unit.trim_matches('"') == "requests");
     let quota: u32 = parameter(policy, "q").unwrap_or(first).parse().ok()?;
     let window: u64 = parameter(policy, "w")?.parse().ok()?;
-    let sound = quota > 0 && window > 0 && window <= LONGEST_WINDOW.as_secs();
+    let sound = counts_requests && quota > 0 && window > 0 && window <= LONGEST_WINDOW.as_secs();
     sound.then(|| f64::from(quota) / Duration::from_secs(window).as_secs_f64())
 }
 
@@ -135,6 +137,7 @@ mod tests {
         assert_eq!(told("ratelimit-policy", "\"default\";q=100;w=10"), Some(10.0));
         assert_eq!(told("ratelimit-policy", "\"day\";q=9000;w=86400, \"s\";q=20;w=1"), Some(20.0));
         assert_eq!(told("ratelimit-limit", "10, 10;w=1;burst=1000, 1000;w=60"), Some(10.0));
+        assert_eq!(told("ratelimit-policy", "\"r\";q=9;qu=\"requests\";w=1"), Some(9.0));
         for (name, value) in [
             ("ratelimit-limit", "100;w=21600"),
             ("ratelimit-limit", "600"),
@@ -142,6 +145,7 @@ mod tests {
             ("ratelimit-policy", "\"x\";q=-5;w=1"),
             ("ratelimit-policy", "\"x\";q=5;w=0"),
             ("ratelimit-policy", "\"x\";q=NaN;w=1"),
+            ("ratelimit-policy", "\"bytes\";q=5000000;qu=\"content-bytes\";w=1"),
             ("ratelimit-policy", ";;;=,,q=;w"),
             ("x-ratelimit-limit", "5000"),
         ] {

@@ -22,6 +22,7 @@ struct Row {
     strikes: i32,
     refused_per_second: Option<f64>,
     refused_least: Option<f64>,
+    refused_proven: bool,
     refused_age: Option<f64>,
     told_per_second: Option<f64>,
     told_age: Option<f64>,
@@ -37,7 +38,11 @@ impl Row {
             version: self.version,
             paused_for: seconds(self.paused_for),
             strikes: u32::try_from(self.strikes).unwrap_or_default(),
-            refused: refused.zip(self.refused_least).map(|(it, least)| Limit { least, ..it }),
+            refused: refused.zip(self.refused_least).map(|(it, least)| Limit {
+                least,
+                proven: self.refused_proven,
+                ..it
+            }),
             advised: limit(self.told_per_second, self.told_age),
         }
     }
@@ -53,7 +58,8 @@ impl RateBudget for Store {
             let row = sqlx::query_as!(
                 Row,
                 r#"
-                SELECT version, strikes, refused_per_second, refused_least, told_per_second,
+                SELECT version, strikes, refused_per_second, refused_least, refused_proven,
+                       told_per_second,
                        COALESCE(EXTRACT(EPOCH FROM paused_until - colophon_now()), 0)::float8
                            AS "paused_for!",
                        EXTRACT(EPOCH FROM colophon_now() - refused_at)::float8 AS refused_age,
@@ -121,7 +127,11 @@ impl Store {
             WITH free AS (
                 SELECT next_at, paused_until FROM registry_budget WHERE registry = $1 FOR UPDATE
             ), now AS (
-                SELECT colophon_now() AS at, next_at, paused_until FROM free
+                -- So far ahead nobody reaches: then the clock was set back.
+                SELECT colophon_now() AS at, paused_until,
+                       CASE WHEN next_at < colophon_now() + interval '2 minutes' THEN next_at END
+                           AS next_at
+                FROM free
             ), first AS (
                 SELECT at, EXTRACT(EPOCH FROM greatest(next_at, paused_until, at) - at)::float8
                            AS free_in
@@ -168,7 +178,8 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"
-            SELECT version, strikes, refused_per_second, refused_least, told_per_second,
+            SELECT version, strikes, refused_per_second, refused_least, refused_proven,
+                   told_per_second,
                    COALESCE(EXTRACT(EPOCH FROM paused_until - colophon_now()), 0)::float8
                        AS "paused_for!",
                    EXTRACT(EPOCH FROM colophon_now() - refused_at)::float8 AS refused_age,
@@ -187,7 +198,7 @@ impl Store {
                 paused_until = colophon_now() + $4::float8 * interval '1 second',
                 refused_per_second = $5,
                 refused_at = colophon_now() - $6::float8 * interval '1 second',
-                refused_least = $9, told_per_second = $7,
+                refused_least = $9, refused_proven = $10, told_per_second = $7,
                 told_at = colophon_now() - $8::float8 * interval '1 second'
             WHERE registry = $1
             "#,
@@ -200,6 +211,7 @@ impl Store {
             budget.advised.map(|limit| limit.per_second),
             budget.advised.map(|limit| limit.age.as_secs_f64()),
             budget.refused.map(|limit| limit.least),
+            budget.refused.is_some_and(|limit| limit.proven),
         )
         .execute(&mut *tx)
         .await?;

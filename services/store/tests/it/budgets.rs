@@ -85,6 +85,22 @@ async fn processes_that_ask_at_once_share_no_slot() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_set_back_stops_nobody() {
+    let base = Base::new().await;
+    let ask =
+        SlotAsk { every: Duration::from_millis(100), count: 1, ahead: Urgency::Urgent.reach() };
+    base.store.reserve(&host(), ask).await.unwrap();
+    sqlx::query("UPDATE registry_budget SET next_at = colophon_now() + interval '1 hour'")
+        .execute(&base.pool)
+        .await
+        .unwrap();
+    let free = Slots::Granted { first_in: Duration::ZERO, count: 1 };
+    assert_eq!(base.store.reserve(&host(), ask).await.unwrap(), free);
+    let next = base.store.reserve(&host(), ask).await.unwrap();
+    assert_eq!(next, Slots::Granted { first_in: ask.every, count: 1 });
+}
+
+#[tokio::test]
 async fn a_pause_and_a_limit_are_everybodys_and_others_are_told() {
     let base = Base::new().await;
     assert_eq!(base.store.look(&host()).await.unwrap(), HostBudget::default());
