@@ -3,14 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use colophon_domain::{Digest, Failure, Reason, Referrers, Repository, Result, Tag, TagOrDigest};
+use colophon_domain::{
+    Digest, Failure, Reason, Referrers, Repository, Result, Retry, Tag, TagOrDigest,
+};
 
 use crate::{
     copy::Copy,
     gather::Gathered,
     manifest::{Content, Manifest},
     plan::MOST_LEVELS,
-    referrers::{Held, Listed, Lists, Referring, artifact_type, schema_tag, with_referrers},
+    referrers::{FEWER, Held, Listed, Lists, Referring, artifact_type, schema_tag, with_referrers},
 };
 
 /// A tag that belongs to a digest and not to a release: one of cosign's, or that of a list of
@@ -142,7 +144,7 @@ impl Copy<'_> {
             }
             let unlisted = families.iter().flat_map(Family::unlisted);
             let wanted = unlisted.map(|referrer| referrer.digest.clone()).collect();
-            let gone = self.descend(gathered, roots, &wanted).await?;
+            let gone = self.descend(gathered, roots, &wanted).await.map_err(explained)?;
             for digest in &gone {
                 along.notes.insert(format!("the referrer {digest} is listed and is not there"));
             }
@@ -155,7 +157,7 @@ impl Copy<'_> {
         }
         let text = format!("more than {MOST_LEVELS} levels of referrers");
         Err(Failure::new(Reason::TooLarge, format!("{}: {text}", self.source.repository))
-            .remedy("name the types of referrers that should go along, or none"))
+            .remedy(FEWER))
     }
 
     async fn family(&self, subject: &Digest, from: &Lists<'_>, to: &Lists<'_>) -> Result<Family> {
@@ -209,6 +211,17 @@ impl Copy<'_> {
         }
         others
     }
+}
+
+/// The image itself is sound: what refers to it can be left where it is.
+fn explained(failure: Failure) -> Failure {
+    let reason = failure.reason();
+    let about_one =
+        matches!(reason, Reason::UnsupportedManifest | Reason::TooLarge | Reason::SourceGone);
+    if about_one && failure.retry_class() == Retry::Never {
+        return failure.remedy(format!("{FEWER}; the image itself can be copied"));
+    }
+    failure
 }
 
 impl Copy<'_> {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// All manifests of one image together, in bytes; real images have less than one MiB.
-const MANIFESTS_LIMIT: usize = 16 << 20;
+pub(crate) const MANIFESTS_LIMIT: usize = 16 << 20;
 /// Manifests of one image, with what goes along with it.
 pub(crate) const MOST_MANIFESTS: usize = 2000;
 /// Manifests that all running copies of the process hold together, in KiB.

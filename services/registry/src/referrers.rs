@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -19,7 +22,7 @@ use url::Url;
 use crate::{
     answer::{Asked, read_limited},
     exchange::Call,
-    gather::MOST_MANIFESTS,
+    gather::{MANIFESTS_LIMIT, MOST_MANIFESTS},
     manifest::{Content, MANIFEST_LIMIT, Manifest, essence},
     pages::REMEDY,
     scope::Scopes,
@@ -28,6 +31,10 @@ use crate::{
 
 /// Pages of one list.
 const MOST_PAGES: usize = 100;
+/// Referrers that are listed at one repository in the course of one copy.
+const MOST_LISTED: usize = 10 * MOST_MANIFESTS;
+/// What to do about too many referrers, or odd ones.
+pub(crate) const FEWER: &str = "name the types of referrers that should go along, or none";
 
 /// A referrer as a list names it.
 #[derive(Debug, Clone, Deserialize)]
@@ -78,13 +85,22 @@ impl Referring {
 pub(crate) struct Lists<'a> {
     session: &'a Session,
     api: OnceCell<bool>,
+    /// How many were listed until now, and the bytes of the indexes that are held.
+    listed: AtomicUsize,
+    held: AtomicUsize,
     /// What a reader should know of how they were found.
     notes: Mutex<BTreeSet<String>>,
 }
 
 impl<'a> Lists<'a> {
     pub(crate) fn of(session: &'a Session) -> Self {
-        Self { session, api: OnceCell::new(), notes: Mutex::default() }
+        Self {
+            session,
+            api: OnceCell::new(),
+            listed: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            notes: Mutex::default(),
+        }
     }
 
     pub(crate) fn into_notes(self) -> BTreeSet<String> {
@@ -117,7 +133,13 @@ impl<'a> Lists<'a> {
                 .map_err(|_| self.asked(subject).protocol("the tag's index is no list"))?,
             _ => Vec::new(),
         };
-        self.bounded(&listed)?;
+        self.bounded(listed.len(), listed.len())?;
+        if let Held::Index(index) = &held {
+            let bytes = index.bytes.len();
+            if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > MANIFESTS_LIMIT {
+                return Err(self.too_many("the lists of referrers are too large"));
+            }
+        }
         Ok(Referring::Schema(listed, held))
     }
 
@@ -134,10 +156,10 @@ impl<'a> Lists<'a> {
             let Some((page, next)) = self.page(url, number == 0, &asked).await? else {
                 return Ok(None);
             };
-            all.extend(
-                read(&page).map_err(|_| asked.protocol("the answer is no list").remedy(REMEDY))?,
-            );
-            self.bounded(&all)?;
+            let page =
+                read(&page).map_err(|_| asked.protocol("the answer is no list").remedy(REMEDY))?;
+            self.bounded(all.len() + page.len(), page.len())?;
+            all.extend(page);
             match next {
                 Some(next) => url = next,
                 None => return Ok(Some(all)),
@@ -190,13 +212,20 @@ impl<'a> Lists<'a> {
         }
     }
 
-    fn bounded(&self, listed: &[Listed]) -> Result<()> {
-        if listed.len() <= MOST_MANIFESTS {
-            return Ok(());
+    /// Whether so many of one manifest, and these new ones beside those of others, are not too many.
+    fn bounded(&self, of_one: usize, new: usize) -> Result<()> {
+        if of_one > MOST_MANIFESTS {
+            return Err(self.too_many("a manifest has too many referrers"));
         }
-        let text = format!("a manifest of {} has too many referrers", self.session.repository);
-        Err(Failure::new(Reason::TooLarge, text)
-            .remedy("name the types of referrers that should go along, or none"))
+        if self.listed.fetch_add(new, Ordering::Relaxed) + new > MOST_LISTED {
+            return Err(self.too_many("the manifests of the image have too many referrers"));
+        }
+        Ok(())
+    }
+
+    fn too_many(&self, what: &str) -> Failure {
+        let text = format!("{}: {what}", self.session.repository);
+        Failure::new(Reason::TooLarge, text).remedy(FEWER)
     }
 
     fn asked(&self, subject: &Digest) -> Asked<'a> {
