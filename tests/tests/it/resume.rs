@@ -104,9 +104,16 @@ impl Scene {
         at
     }
 
-    async fn arrived(&self, bytes: u64) {
-        let there = async || (self.target.bytes_received_in_all() >= bytes).then_some(());
-        wait_until("so much has arrived", 4 * PATIENCE, there).await.unwrap();
+    /// So much of the layer has arrived, and the chunk that stands still has begun.
+    async fn stalled(&self, at: u64) {
+        let chunks = usize::try_from(at / self.chunk + 1).unwrap();
+        let there = async || {
+            let arrived = self.target.bytes_received_in_all() >= at;
+            let begun =
+                || self.target.seen().iter().filter(|it| it.method == Method::PATCH).count();
+            (arrived && begun() >= chunks).then_some(())
+        };
+        wait_until("the upload stands still", 4 * PATIENCE, there).await.unwrap();
     }
 
     async fn succeeds(&self, release: &str, workers: &[&Node]) {
@@ -129,7 +136,7 @@ async fn a_layer_goes_on_at_another_worker_wherever_the_first_one_was_killed() {
         let mut first = scene.world.work().await.unwrap();
         let begun = Instant::now();
         let (digest, release) = scene.publish(number).await;
-        scene.arrived(at).await;
+        scene.stalled(at).await;
         first.kill();
         let second = scene.world.work().await.unwrap();
         scene.succeeds(&release, &[&first, &second]).await;
@@ -163,7 +170,7 @@ async fn a_worker_that_is_told_to_stop_leaves_its_layer_to_the_next() {
     let at = scene.stalls_at(30);
     let mut first = scene.world.work().await.unwrap();
     let (digest, release) = scene.publish(1).await;
-    scene.arrived(at).await;
+    scene.stalled(at).await;
     first.stop_well().await.unwrap();
     let second = scene.world.work().await.unwrap();
     scene.succeeds(&release, &[&first, &second]).await;
