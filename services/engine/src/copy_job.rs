@@ -30,6 +30,9 @@ impl Engine {
         if !job.checked && self.refuse_early(job).await? {
             return Ok(End::Done);
         }
+        if let Some(end) = self.companions_wait(job, keeper).await? {
+            return Ok(end);
+        }
         let mut totals = CopyTotals::default();
         for content in self.store.contents(job).await? {
             let copied = self.copy_content(job, &content, keeper, false).await?;

@@ -15,6 +15,8 @@ use crate::{
 
 /// Repositories of one blob that are told.
 const MOST_PLACES: i64 = 32;
+/// Repositories of one blob that are looked at for that.
+const NEWEST: i64 = 256;
 /// Blobs of one statement.
 const BATCH: usize = 500;
 /// What was seen so lately is not written again: most copies bring what others have brought.
@@ -37,9 +39,12 @@ impl Store {
                 SELECT blob.digest AS "digest!", place.repository
                 FROM unnest($2::text[]) AS blob (digest)
                 CROSS JOIN LATERAL (
-                    SELECT repository FROM blob_location l
-                    WHERE l.registry = $1 AND l.digest = blob.digest
-                    ORDER BY starts_with(l.repository, $3 || '/') DESC, l.seen_at DESC, l.repository
+                    SELECT repository FROM (
+                        SELECT repository, seen_at FROM blob_location l
+                        WHERE l.registry = $1 AND l.digest = blob.digest
+                        ORDER BY l.seen_at DESC LIMIT $5
+                    ) AS newest
+                    ORDER BY starts_with(repository, $3 || '/') DESC, seen_at DESC, repository
                     LIMIT $4
                 ) AS place
                 "#,
@@ -47,6 +52,7 @@ impl Store {
                 &blobs,
                 beside,
                 MOST_PLACES,
+                NEWEST,
             )
             .fetch_all(&self.pool)
             .bounded()
