@@ -24,18 +24,13 @@ impl Copy<'_> {
     /// Moves one blob, once for all who want it there at the same time.
     pub(crate) async fn move_blob(&self, blob: &Descriptor) -> Result<BlobOutcome> {
         let (target, lease) = (self.target, self.options.lease);
-        // No byte moves by that, so that nobody has to know who does it.
-        let begun = self.mount(blob).await;
-        if let Some(Begun::Mounted) = begun {
-            return Ok(BlobOutcome::Mounted);
-        }
         let boarded = target.shared.flights.board(lease, target, &blob.digest).await?;
         if boarded.after && target.has_blob(&blob.digest).await? {
             boarded.land().await;
             return Ok(BlobOutcome::Present);
         }
         let mut way = Way::of(target, blob, &boarded, self.cancel.clone()).await;
-        let moved = self.attempts(blob, &mut way, &boarded, begun).await;
+        let moved = self.attempts(blob, &mut way, &boarded).await;
         match &moved {
             Ok(_) => {
                 way.arrived(&target.host);
@@ -62,14 +57,13 @@ impl Copy<'_> {
         blob: &Descriptor,
         way: &mut Way,
         boarded: &Boarded,
-        mut begun: Option<Begun>,
     ) -> Result<BlobOutcome> {
         let mut delays = exchange::delays();
         let mut mismatched = false;
         let (mut attempts, mut throttles) = (0, 0);
         loop {
             self.progress.begun(&blob.digest, blob.size);
-            let failure = match self.transfer(blob, way, boarded, begun.take()).await {
+            let failure = match self.transfer(blob, way, boarded).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(failure) => failure,
             };
@@ -108,13 +102,16 @@ impl Copy<'_> {
         blob: &Descriptor,
         way: &mut Way,
         boarded: &Boarded,
-        begun: Option<Begun>,
     ) -> Result<BlobOutcome> {
         let target = self.target;
         // The answer to the last PUT was lost, perhaps after the registry obeyed.
         if std::mem::take(&mut way.may_be_there) && target.has_blob(&blob.digest).await? {
             way.give_up().await;
             return Ok(BlobOutcome::Copied);
+        }
+        let begun = if way.upload.is_some() { None } else { self.mount(blob).await };
+        if let Some(Begun::Mounted) = begun {
+            return Ok(BlobOutcome::Mounted);
         }
         let _registries = self.places().await;
         // The process's place comes last, so that those who wait for one registry hold none
