@@ -32,6 +32,8 @@ const LEAST_SHARE: f64 = 0.25;
 const GROWTH: f64 = 1.1;
 const GROWS_IN: Duration = Duration::from_mins(1);
 const GUESS_GROWS_IN: Duration = Duration::from_secs(5);
+/// What a guess grows to so fast, at most: then it is as old as any other.
+const FAST_GROWTH: f64 = 2.2;
 /// For this long a limit that the registry has told is believed.
 const ADVICE_HOLDS: Duration = Duration::from_mins(10);
 /// Refusals of several processes so soon after each other are one.
@@ -113,8 +115,13 @@ impl Limit {
 
     /// What a limit from refusals has grown to; `None` once it is none any more.
     fn grown(&self) -> Option<f64> {
-        let step = if self.proven { GROWS_IN } else { GUESS_GROWS_IN };
-        let grown = self.per_second * GROWTH.powf(self.age.div_duration_f64(step));
+        let slow = GROWTH.powf(self.age.div_duration_f64(GROWS_IN));
+        let fast = if self.proven {
+            1.0
+        } else {
+            GROWTH.powf(self.age.div_duration_f64(GUESS_GROWS_IN)).min(FAST_GROWTH)
+        };
+        let grown = self.per_second * slow.max(fast);
         (grown < MOST_PER_SECOND).then_some(grown)
     }
 }

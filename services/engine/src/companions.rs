@@ -60,15 +60,17 @@ impl Engine {
         Err(Failure::new(Reason::ReferenceBlocked, text).retry(Retry::Backoff))
     }
 
-    /// What an earlier attempt left waiting comes before any content is looked at again: it may wait
-    /// for long, and is asked often whether it still does.
-    pub(crate) async fn companions_wait(
-        &self,
-        job: &Claimed,
-        keeper: &Keeper,
-    ) -> Result<Option<End>> {
-        let steps = self.store.waiting_companions(job).await?;
-        self.settle_steps(job, keeper, &steps).await
+    /// Whether what an earlier attempt left waiting has still to wait: for long, perhaps, so that
+    /// nothing else is looked at before. It moves after a new look at the source, which may have
+    /// another signature by now.
+    pub(crate) async fn companions_wait(&self, job: &Claimed) -> Result<Option<End>> {
+        for step in self.store.waiting_companions(job).await? {
+            let head = self.store.head(&step).await?;
+            if let Some(wait) = self.in_the_way(&step, &head).filter(|_| !head.settled) {
+                return Ok(Some(End::Wait(wait)));
+            }
+        }
+        Ok(None)
     }
 
     async fn move_companions(

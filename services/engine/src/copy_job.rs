@@ -30,7 +30,7 @@ impl Engine {
         if !job.checked && self.refuse_early(job).await? {
             return Ok(End::Done);
         }
-        if let Some(end) = self.companions_wait(job, keeper).await? {
+        if let Some(end) = self.companions_wait(job).await? {
             return Ok(end);
         }
         let mut totals = CopyTotals::default();

@@ -59,13 +59,8 @@ impl Engine {
             if head.settled {
                 return Ok(TagEnd::Settled(Outcome::JobGoesOn));
             }
-            if let Some(blocker) = &head.blocker {
-                return Ok(TagEnd::Wait(self.blocked(step, blocker)));
-            }
-            let frozen = head.frozen.as_ref().filter(|_| !step.terms.break_glass);
-            if let Some(frozen) = frozen.filter(|_| !overtaken(step, &head)) {
-                let delay = frozen.ends_in.min(FREEZE_POLL);
-                return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
+            if let Some(wait) = self.in_the_way(step, &head) {
+                return Ok(TagEnd::Wait(wait));
             }
             if self.look_for_versions(step, session, versions).await? {
                 continue;
@@ -131,6 +126,16 @@ impl Engine {
             format!("{}:{} is being written all the time", step.repository, step.tag),
         )
         .retry(Retry::Wait(BLOCKED_POLL)))
+    }
+
+    /// What keeps a tag's turn from coming: a move whose outcome is open, or a freeze.
+    pub(crate) fn in_the_way(&self, step: &Move, head: &Head) -> Option<Waiting> {
+        if let Some(blocker) = &head.blocker {
+            return Some(self.blocked(step, blocker));
+        }
+        let frozen = head.frozen.as_ref().filter(|_| !step.terms.break_glass);
+        let frozen = frozen.filter(|_| !overtaken(step, head))?;
+        Some(Waiting::on_freeze(frozen.what.clone(), frozen.ends_in.min(FREEZE_POLL)))
     }
 
     /// Sends the PUT of a committed intent and records what the registry shows afterwards. The tag was

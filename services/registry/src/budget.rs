@@ -83,8 +83,8 @@ pub(crate) struct State {
     /// The limit of the configuration.
     configured: Option<f64>,
     known: HostBudget,
-    /// The keeper knows something of it, too.
-    on_record: bool,
+    /// The version that the keeper had last.
+    recorded: i64,
     as_of: Instant,
     looked_at: Option<Instant>,
     looking: bool,
@@ -135,7 +135,7 @@ impl State {
         self.pressing.last_key_value().map(|(urgency, _)| *urgency)
     }
 
-    /// Makes those more urgent who have waited long. Who came first is the first of each urgency.
+    /// Makes those more urgent who have waited long: they come after those who are so already.
     pub(crate) fn grow_urgent(&mut self) {
         for (from, to) in [(Urgency::Normal, Urgency::Urgent), (Urgency::Bulk, Urgency::Normal)] {
             let first = (Reverse(from), 0)..=(Reverse(from), u64::MAX);
@@ -143,8 +143,9 @@ impl State {
                 && waiting.since.elapsed() >= GROWS_URGENT
             {
                 if let Some(waiting) = self.waiting.remove(&key) {
+                    self.came += 1;
                     let waiting = Waiting { since: Instant::now(), ..waiting };
-                    self.waiting.insert((Reverse(to), key.1), waiting);
+                    self.waiting.insert((Reverse(to), self.came), waiting);
                 }
             }
         }
@@ -154,15 +155,16 @@ impl State {
         Pass { version: self.known.version, under: self.limit() }
     }
 
-    /// Takes over what the budget's keeper knows. A pause that was heard of here stays, unless all
-    /// that was known is gone: somebody has taken it back.
-    pub(crate) fn learn(&mut self, mut known: HostBudget) {
-        if self.on_record && self.noting == 0 && known == HostBudget::default() {
-            self.known = HostBudget::default();
-            self.on_record = false;
+    /// Takes over what the budget's keeper knows. A pause that was heard of here stays, unless the
+    /// keeper knows less than it did `before` it was asked: then somebody has taken it back.
+    pub(crate) fn learn(&mut self, mut known: HostBudget, before: i64) {
+        let taken_back = self.noting == 0 && known.version < before;
+        self.recorded = known.version;
+        if taken_back {
+            self.known = known;
+            self.as_of = Instant::now();
             return;
         }
-        self.on_record |= known.version > 0;
         known.paused_for = known.paused_for.max(self.pause_left());
         if self.noting > 0 {
             known = HostBudget { paused_for: known.paused_for, ..self.now() };
@@ -177,7 +179,7 @@ impl Budget {
         let state = State {
             configured: None,
             known: HostBudget::default(),
-            on_record: false,
+            recorded: 0,
             as_of: Instant::now(),
             looked_at: None,
             looking: false,
@@ -369,6 +371,7 @@ impl Budget {
         state.known = next;
         state.as_of = Instant::now();
         state.noting += 1;
+        let before = state.recorded;
         drop(state);
         self.changed.notify_one();
         let budget = Arc::clone(self);
@@ -377,7 +380,7 @@ impl Budget {
             let mut state = budget.state();
             state.noting -= 1;
             match noted {
-                Ok(known) => state.learn(known),
+                Ok(known) => state.learn(known, before),
                 Err(failure) => {
                     tracing::debug!(registry = %budget.name, %failure, "other processes do not know of it");
                 }
@@ -406,12 +409,13 @@ impl Budget {
 
     /// Takes over what the others know.
     pub(crate) async fn look(&self) {
+        let before = self.state().recorded;
         let looked = self.shared.look(&self.name).await;
         let mut state = self.state();
         state.looking = false;
         state.looked_at = Some(Instant::now());
         match looked {
-            Ok(known) => state.learn(known),
+            Ok(known) => state.learn(known, before),
             Err(failure) => {
                 tracing::debug!(registry = %self.name, %failure, "the budget cannot be read");
             }

@@ -281,7 +281,10 @@ mod tests {
         tokio::task::yield_now().await;
         let refused = process.ready(Urgency::Normal, None).await.unwrap_err();
         assert_eq!(refused.reason(), Reason::RateLimited);
-        process.state().learn(HostBudget::default());
+        // An answer from before the refusal was known takes nothing back.
+        process.state().learn(HostBudget::default(), 0);
+        assert!(process.ready(Urgency::Normal, None).await.is_err());
+        process.state().learn(HostBudget::default(), 1);
         process.ready(Urgency::Normal, None).await.unwrap();
     }
 

@@ -97,6 +97,7 @@ async fn those_that_wait_are_found_again_as_they_were() {
     hand.accept(&request(APP), 1).await;
     let job = hand.claim().await;
     let first = step(&hand, &job, &wanted(&job, "sha256-1.sig", 7, None)).await;
+    hand.serve("app:sha256-2.sig", 5);
     let second = step(&hand, &job, &wanted(&job, "sha256-2.sig", 8, Some(5))).await;
     hand.intent(&second).await;
     let waiting = hand.base.store.waiting_companions(&job).await.unwrap();
