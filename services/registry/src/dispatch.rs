@@ -230,14 +230,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_gets_a_turn_however_many_are_more_urgent() {
         let all = processes(2, 20.0);
-        let until = Instant::now() + 120 * SECOND;
+        let until = Instant::now() + 240 * SECOND;
         let urgent: Vec<_> = all
             .iter()
             .map(|it| tokio::spawn(flood(Arc::clone(it), Urgency::Urgent, 50, until)))
             .collect();
         tokio::time::sleep(3 * SECOND).await;
-        let begun = Instant::now();
         for process in &all {
+            let begun = Instant::now();
             process.ready(Urgency::Bulk, None).await.unwrap();
             let waited = begun.elapsed();
             assert!(waited >= 10 * SECOND, "what is urgent comes first: {waited:?}");
