@@ -5,7 +5,7 @@
 
 use colophon_domain::{Access, Expected, Failure, Reason, Reference, Result, Retry, Tag, Urgency};
 use colophon_registry::Companion;
-use colophon_store::{Claimed, Companion as Wanted, Move};
+use colophon_store::{Claimed, Companion as Wanted};
 use futures_util::future::{join_all, try_join_all};
 
 use crate::{
@@ -60,19 +60,6 @@ impl Engine {
         Err(Failure::new(Reason::ReferenceBlocked, text).retry(Retry::Backoff))
     }
 
-    /// Whether what an earlier attempt left waiting has still to wait: for long, perhaps, so that
-    /// nothing else is looked at before. It moves after a new look at the source, which may have
-    /// another signature by now.
-    pub(crate) async fn companions_wait(&self, job: &Claimed) -> Result<Option<End>> {
-        for step in self.store.waiting_companions(job).await? {
-            let head = self.store.head(&step).await?;
-            if let Some(wait) = self.in_the_way(&step, &head).filter(|_| !head.settled) {
-                return Ok(Some(End::Wait(wait)));
-            }
-        }
-        Ok(None)
-    }
-
     async fn move_companions(
         &self,
         job: &Claimed,
@@ -80,29 +67,15 @@ impl Engine {
         keeper: &Keeper,
         companions: &[Companion],
     ) -> Result<Option<End>> {
-        let wanted: Vec<Wanted> =
-            companions.iter().map(|companion| wanted(job, content, companion)).collect();
-        for group in wanted.chunks(self.settings.tags_at_once.max(1)) {
-            let steps = group.iter().map(|wanted| self.store.companion(job, wanted));
-            let steps: Vec<_> = try_join_all(steps).await?.into_iter().flatten().collect();
-            if let Some(end) = self.settle_steps(job, keeper, &steps).await? {
-                return Ok(Some(end));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn settle_steps(
-        &self,
-        job: &Claimed,
-        keeper: &Keeper,
-        steps: &[Move],
-    ) -> Result<Option<End>> {
         let urgency = Urgency::of_tags(job.priority);
         let session = self.registries.session(&job.repository, Access::Push)?.urgent(urgency);
         let place = Place { job, session, keeper, versions: Versions::of(&[]) };
-        for group in steps.chunks(self.settings.tags_at_once.max(1)) {
-            let moves = group.iter().map(|step| self.settle_tag(&place, step));
+        for group in companions.chunks(self.settings.tags_at_once.max(1)) {
+            let wanted: Vec<Wanted> =
+                group.iter().map(|companion| wanted(job, content, companion)).collect();
+            let steps = wanted.iter().map(|wanted| self.store.companion(job, wanted));
+            let steps: Vec<_> = try_join_all(steps).await?.into_iter().flatten().collect();
+            let moves = steps.iter().map(|step| self.settle_tag(&place, step));
             if let Some(end) = combine(join_all(moves).await)? {
                 return Ok(Some(end));
             }

@@ -30,9 +30,6 @@ impl Engine {
         if !job.checked && self.refuse_early(job).await? {
             return Ok(End::Done);
         }
-        if let Some(end) = self.companions_wait(job).await? {
-            return Ok(end);
-        }
         let mut totals = CopyTotals::default();
         for content in self.store.contents(job).await? {
             let copied = self.copy_content(job, &content, keeper, false).await?;

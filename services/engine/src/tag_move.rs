@@ -9,7 +9,7 @@ use colophon_domain::{
     Decision, Digest, Failure, Purpose, Reason, Reference, Result, Retry, TagMoveState,
     TagOrDigest, Urgency,
 };
-use colophon_registry::{Leave, Manifest, PutError, Session};
+use colophon_registry::{Manifest, Pass, PutError, Session};
 use colophon_store::{Begun, Blocker, Claimed, Head, Intent, Look, Move, Outcome, Role, Waiting};
 
 use crate::{Engine, lease::Keeper, tag_job::Place};
@@ -18,10 +18,6 @@ use crate::{Engine, lease::Keeper, tag_job::Place};
 const LOOKS: usize = 50;
 /// The pause between two looks at a registry that still serves the old digest.
 const STALE_PAUSE: Duration = Duration::from_millis(50);
-/// How often the database is tried again, and after which pause, for what is known of a tag that was
-/// moved: the reconciler would have to find it out anew.
-const DATABASE_TRIES: u32 = 20;
-const DATABASE_PAUSE: Duration = Duration::from_millis(250);
 /// How often a job looks whether the reference that blocks it is free, without a hint.
 const BLOCKED_POLL: Duration = Duration::from_secs(1);
 /// How often a job looks whether a freeze still holds, without a hint.
@@ -59,8 +55,13 @@ impl Engine {
             if head.settled {
                 return Ok(TagEnd::Settled(Outcome::JobGoesOn));
             }
-            if let Some(wait) = self.in_the_way(step, &head) {
-                return Ok(TagEnd::Wait(wait));
+            if let Some(blocker) = &head.blocker {
+                return Ok(TagEnd::Wait(self.blocked(step, blocker)));
+            }
+            let frozen = head.frozen.as_ref().filter(|_| !step.terms.break_glass);
+            if let Some(frozen) = frozen.filter(|_| !overtaken(step, &head)) {
+                let delay = frozen.ends_in.min(FREEZE_POLL);
+                return Ok(TagEnd::Wait(Waiting::on_freeze(frozen.what.clone(), delay)));
             }
             if self.look_for_versions(step, session, versions).await? {
                 continue;
@@ -91,10 +92,9 @@ impl Engine {
             }
             // Read before the intent: what cannot be read must not leave an intent behind.
             let manifest = self.manifest_of(job, step, session, keeper).await?;
-            // So is all that the PUT has to wait for here: its window is the registry's alone. Who has
-            // looked goes first: a look ages.
+            // So is what the registry's budget has to say. Who has looked goes first: a look ages.
             let urgent = session.urgent(Urgency::Urgent);
-            let leave = urgent.leave().await?;
+            let pass = urgent.ready().await?;
             let begun = Instant::now();
             let window = keeper.put_window(self.settings.put_timeout)?;
             // The reconciler, too, gives the registry its time to show what it has accepted.
@@ -104,7 +104,7 @@ impl Engine {
                 Begun::Stale => {}
                 Begun::Intent(intent) => {
                     match self
-                        .send(step, (&intent, asked), (&urgent, leave), &manifest, begun + window)
+                        .send(step, (&intent, asked), (&urgent, pass), &manifest, begun + window)
                         .await?
                     {
                         Sent::Ended(end) => return Ok(end),
@@ -128,28 +128,18 @@ impl Engine {
         .retry(Retry::Wait(BLOCKED_POLL)))
     }
 
-    /// What keeps a tag's turn from coming: a move whose outcome is open, or a freeze.
-    pub(crate) fn in_the_way(&self, step: &Move, head: &Head) -> Option<Waiting> {
-        if let Some(blocker) = &head.blocker {
-            return Some(self.blocked(step, blocker));
-        }
-        let frozen = head.frozen.as_ref().filter(|_| !step.terms.break_glass);
-        let frozen = frozen.filter(|_| !overtaken(step, head))?;
-        Some(Waiting::on_freeze(frozen.what.clone(), frozen.ends_in.min(FREEZE_POLL)))
-    }
-
     /// Sends the PUT of a committed intent and records what the registry shows afterwards. The tag was
     /// looked at last at `before`.
     async fn send(
         &self,
         step: &Move,
         (intent, before): (&Intent, Instant),
-        (session, leave): (&Session, Leave),
+        (session, pass): (&Session, Pass),
         manifest: &Manifest,
         deadline: Instant,
     ) -> Result<Sent> {
         let what = TagOrDigest::Tag(step.tag.clone());
-        let refusal = match session.put_manifest_with(leave, &what, manifest, deadline).await {
+        let refusal = match session.put_manifest_with(pass, &what, manifest, deadline).await {
             Ok(()) => None,
             // Missing content is copied once more, so the tag is not settled by it.
             Err(PutError::NotApplied(failure)) if failure.reason() == Reason::ContentMissing => {
@@ -204,11 +194,8 @@ impl Engine {
         accepted: bool,
     ) -> Result<(Option<Digest>, Instant)> {
         let end = Instant::now() + self.settings.consistency_window;
-        let mut away = Away::default();
         loop {
             let (observed, asked) = match session.look(what).await {
-                // The registry's budget is kept there.
-                Err(failure) if away.may_come_back(&failure).await => continue,
                 Err(failure) if passes(&failure) && Instant::now() < end => {
                     tokio::time::sleep(STALE_PAUSE).await;
                     continue;
@@ -231,11 +218,14 @@ impl Engine {
         (observed, asked): (Option<&Digest>, Instant),
         refusal: Option<&Failure>,
     ) -> Result<Outcome> {
-        let mut away = Away::default();
+        let mut tries = 0;
         loop {
             let look = Look::since(observed, asked);
             match self.store.finish_move(step, intent, look, refusal).await {
-                Err(failure) if away.may_come_back(&failure).await => {}
+                Err(failure) if failure.reason() == Reason::DatabaseUnavailable && tries < 20 => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
                 other => return other,
             }
         }
@@ -322,22 +312,6 @@ impl Engine {
         })?;
         self.manifests.insert(key, manifest.clone()).await;
         Ok(manifest)
-    }
-}
-
-/// How often the database was found to be away.
-#[derive(Default)]
-struct Away(u32);
-
-impl Away {
-    /// Waits a little, if the database was away and not for long.
-    async fn may_come_back(&mut self, failure: &Failure) -> bool {
-        let again = failure.reason() == Reason::DatabaseUnavailable && self.0 < DATABASE_TRIES;
-        if again {
-            self.0 += 1;
-            tokio::time::sleep(DATABASE_PAUSE).await;
-        }
-        again
     }
 }
 

@@ -47,7 +47,7 @@ const GROWS_URGENT: Duration = Duration::from_secs(20);
 
 /// The right to send one request, and what was known of the registry's limit when it was given.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pass {
+pub struct Pass {
     version: i64,
     under: Option<f64>,
 }

@@ -63,10 +63,11 @@ mod way;
 
 pub use along::Companion;
 pub use appraise::{Shown, appraise};
+pub use budget::Pass;
 pub use config::RegistryConfig;
 pub use copy::{BlobOutcome, Copied, CopyOptions, Progress, copy};
 pub use manifest::{Content, Descriptor, Layer, Manifest};
 pub use manifests::PutError;
 pub use measure::{Need, measure};
 pub use platforms::part;
-pub use session::{Leave, Registries, Session};
+pub use session::{Registries, Session};

@@ -10,12 +10,13 @@ use reqwest::Response;
 
 use crate::{
     answer::{Asked, Refusal, read_limited},
+    budget::Pass,
     exchange::{Call, CallError},
     manifest::{
         ACCEPTED, Descriptor, MANIFEST_LIMIT, Manifest, essence, is_manifest, served_digest,
     },
     sent::Sent,
-    session::{Leave, Session},
+    session::Session,
 };
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -151,35 +152,32 @@ impl Session {
         manifest: &Manifest,
         deadline: Option<Instant>,
     ) -> Result<(), PutError> {
-        let call = self.put_call(what, manifest, deadline)?;
-        let place = self.place_by(call.deadline, &call.asked).await;
-        let _place = place.map_err(PutError::NotApplied)?;
-        self.put(call, what, manifest).await
+        self.put(what, manifest, deadline, None).await
     }
 
-    /// The same with a [`Leave`] that was waited for before: the time until the deadline is the
+    /// The same with a [`Pass`] that was waited for before: the time until the deadline is the
     /// registry's alone.
     ///
     /// # Errors
     /// As [`Session::put_manifest`].
     pub async fn put_manifest_with(
         &self,
-        leave: Leave,
+        pass: Pass,
         what: &TagOrDigest,
         manifest: &Manifest,
         deadline: Instant,
     ) -> Result<(), PutError> {
-        let mut call = self.put_call(what, manifest, Some(deadline))?;
-        call.pass = Some(leave.pass);
-        self.put(call, what, manifest).await
+        self.put(what, manifest, Some(deadline), Some(pass)).await
     }
 
-    fn put_call(
+    #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]
+    async fn put(
         &self,
         what: &TagOrDigest,
         manifest: &Manifest,
         deadline: Option<Instant>,
-    ) -> Result<Call<'_>, PutError> {
+        pass: Option<Pass>,
+    ) -> Result<(), PutError> {
         let url = self.url(&format!("manifests/{what}"));
         let mut call =
             Call::writing(self, Method::PUT, url, format!("putting the manifest {what}"));
@@ -189,16 +187,9 @@ impl Session {
         call.headers.insert(header::CONTENT_TYPE, kind);
         call.body = manifest.bytes.clone();
         call.deadline = deadline.map(tokio::time::Instant::from_std);
-        Ok(call)
-    }
-
-    #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]
-    async fn put(
-        &self,
-        call: Call<'_>,
-        what: &TagOrDigest,
-        manifest: &Manifest,
-    ) -> Result<(), PutError> {
+        call.pass = pass;
+        let place = self.place_by(call.deadline, &call.asked).await;
+        let _place = place.map_err(PutError::NotApplied)?;
         let response = self.call(&call).await?;
         if !response.status().is_success() {
             let refusal = self.refusal(response, &call.asked).await;

@@ -189,13 +189,6 @@ impl Registries {
     }
 }
 
-/// The right to send one request now; what is not used is given back.
-#[derive(Debug)]
-pub struct Leave {
-    pub(crate) pass: Pass,
-    _place: Place,
-}
-
 /// One repository, and what is to be done with it. Light; cloning is cheap.
 #[derive(Clone)]
 pub struct Session {
@@ -229,21 +222,12 @@ impl Session {
     }
 
     /// Waits until the registry may be asked once more, as the budget that all processes share says.
+    /// For what must be sent soon once it is begun; every other request waits by itself.
     ///
     /// # Errors
     /// `RATE_LIMITED` if that takes long, and how long.
-    pub(crate) async fn ready(&self) -> Result<Pass> {
+    pub async fn ready(&self) -> Result<Pass> {
         self.host.limits.budget.ready(self.urgency, None).await
-    }
-
-    /// Waits for all that one request needs: a place, and its slot of the budget. For what must be sent
-    /// soon once it is begun; every other request waits by itself.
-    ///
-    /// # Errors
-    /// `RATE_LIMITED` if the budget takes long, and how long.
-    pub async fn leave(&self) -> Result<Leave> {
-        let place = self.place(&self.host.limits.requests).await;
-        Ok(Leave { pass: self.ready().await?, _place: place })
     }
 
     /// Whether an upload would be let in: starts one and cancels it (distribution-spec,
