@@ -9,11 +9,9 @@ CREATE TABLE registry_budget (
     paused_until       timestamptz,
     -- Refusals without a time since the last success.
     strikes            integer NOT NULL DEFAULT 0 CHECK (strikes >= 0),
-    -- The limit that was learnt from refusals, what they do not lower it below, whether it was refused
-    -- while it was kept, and when.
+    -- The limit that was learnt from refusals, what they do not lower it below, and when.
     refused_per_second double precision CHECK (refused_per_second > 0),
     refused_least      double precision CHECK (refused_least > 0),
-    refused_proven     boolean NOT NULL DEFAULT false,
     refused_at         timestamptz,
     -- The limit that the registry has told, and when.
     told_per_second    double precision CHECK (told_per_second > 0),

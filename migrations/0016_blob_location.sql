@@ -10,5 +10,3 @@ CREATE TABLE blob_location (
 );
 
 CREATE INDEX blob_location_by_age ON blob_location (seen_at);
--- A layer of a base image may be in every repository there is: only the newest places are looked at.
-CREATE INDEX blob_location_newest ON blob_location (registry, digest, seen_at DESC);

@@ -54,36 +54,8 @@ impl Store {
         })
         .await?;
         let Some(digest) = row.content_digest.filter(|_| row.companion) else { return Ok(None) };
-        let digest = rows::digest(&digest)?;
         let expected = rows::expected(row.expected.as_deref())?;
-        let content = (asked.from.clone(), digest);
-        Ok(Some(companion_move(job, asked.tag.clone(), row.id, content, expected)))
-    }
-
-    /// Moves of an earlier attempt that have not ended: something is in their way, or their outcome is
-    /// not known.
-    pub async fn waiting_companions(&self, job: &Claimed) -> Result<Vec<Move>> {
-        let rows = sqlx::query!(
-            r#"
-            SELECT id, tag, expected, content_registry AS "registry!",
-                   content_repository AS "repository!", content_digest AS "digest!"
-            FROM tag_move
-            WHERE publication_id = $1 AND companion AND state IN ('PENDING', 'MOVING', 'UNKNOWN')
-            ORDER BY ordinal
-            "#,
-            job.publication,
-        )
-        .fetch_all(&self.pool)
-        .bounded()
-        .await?;
-        rows.into_iter()
-            .map(|row| {
-                let from = rows::repository(&row.registry, &row.repository)?;
-                let expected = rows::expected(row.expected.as_deref())?;
-                let content = (from, rows::digest(&row.digest)?);
-                Ok(companion_move(job, rows::tag(&row.tag)?, row.id, content, expected))
-            })
-            .collect()
+        Ok(Some(companion_move(job, asked, row.id, rows::digest(&digest)?, expected)))
     }
 
     /// Why one of these tags is not where it should be, if one is not.
@@ -170,9 +142,9 @@ pub(crate) async fn needless(conn: &mut PgConnection, publication: Uuid) -> Resu
 /// place in an order of acceptance: what must be true of it is where it was.
 fn companion_move(
     job: &Claimed,
-    tag: Tag,
+    asked: &Companion,
     tag_move: Uuid,
-    (from, wanted): (Repository, Digest),
+    wanted: Digest,
     expected: Option<Expected>,
 ) -> Move {
     Move {
@@ -183,9 +155,9 @@ fn companion_move(
         job: job.kind,
         kind: TagKind::Floating,
         repository: job.repository.clone(),
-        tag,
+        tag: asked.tag.clone(),
         ticket: None,
-        source: Reference::digest(from, wanted.clone()),
+        source: Reference::digest(asked.from.clone(), wanted.clone()),
         wanted,
         author: job.author.clone(),
         terms: Terms {

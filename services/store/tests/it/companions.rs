@@ -92,27 +92,6 @@ async fn one_whose_outcome_is_open_waits_for_it() {
 }
 
 #[tokio::test]
-async fn those_that_wait_are_found_again_as_they_were() {
-    let mut hand = Hand::new().await;
-    hand.accept(&request(APP), 1).await;
-    let job = hand.claim().await;
-    let first = step(&hand, &job, &wanted(&job, "sha256-1.sig", 7, None)).await;
-    hand.serve("app:sha256-2.sig", 5);
-    let second = step(&hand, &job, &wanted(&job, "sha256-2.sig", 8, Some(5))).await;
-    hand.intent(&second).await;
-    let waiting = hand.base.store.waiting_companions(&job).await.unwrap();
-    let known = |it: &Move| (it.tag_move, it.tag.clone(), it.wanted.clone(), it.source.clone());
-    let alike = |found: &[Move], expected: &[&Move]| {
-        assert!(found.iter().all(|it| it.role == Role::Companion && it.terms.expected.is_some()));
-        let expected: Vec<_> = expected.iter().map(|it| known(it)).collect();
-        assert_eq!(found.iter().map(known).collect::<Vec<_>>(), expected);
-    };
-    alike(&waiting, &[&first, &second]);
-    hand.settle(&first).await.unwrap();
-    alike(&hand.base.store.waiting_companions(&job).await.unwrap(), &[&second]);
-}
-
-#[tokio::test]
 async fn a_tag_that_was_asked_for_is_the_releases() {
     let mut hand = Hand::new().await;
     let id = hand.accept(&request(&[("app", &["sha256-1.sig"], &[])]), 1).await;
