@@ -42,7 +42,8 @@ pub struct Trail {
 pub enum Boarding {
     /// Nobody else brings it, and nobody has tried.
     First,
-    /// Somebody tried, and does not any more: the blob may be there, or a part of it.
+    /// Somebody has brought it, or tried and does not any more: the blob may be there, or a part of
+    /// it.
     After(Option<Trail>),
     /// The job of somebody else brings it.
     Taken,
@@ -62,6 +63,6 @@ pub trait FlightBook: Send + Sync + 'static {
     /// `LEASE_LOST` if the flight is no longer the job's.
     fn mark<'a>(&'a self, flight: Flight<'a>, trail: &'a Trail) -> BoxFuture<'a, Result<()>>;
 
-    /// The blob is there, or nobody is to go on with it.
-    fn land<'a>(&'a self, flight: Flight<'a>) -> BoxFuture<'a, Result<()>>;
+    /// The blob is there, which whoever boards next is told, or else nobody is to go on with it.
+    fn land<'a>(&'a self, flight: Flight<'a>, arrived: bool) -> BoxFuture<'a, Result<()>>;
 }

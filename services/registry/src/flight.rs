@@ -152,11 +152,11 @@ impl Boarded {
         }
     }
 
-    /// The blob is there, or nobody is to go on with it.
-    pub(crate) async fn land(&self) {
+    /// The blob has arrived, or else nobody is to go on with it.
+    pub(crate) async fn land(&self, arrived: bool) {
         let Some((book, flight)) = self.entry() else { return };
         for landing in 1..=LANDINGS {
-            let Err(failure) = book.land(flight).await else { return };
+            let Err(failure) = book.land(flight, arrived).await else { return };
             // The row goes with the job; whoever waits for it asks the registry after a while.
             tracing::debug!(%failure, digest = %self.digest, "the end of a flight is not written down");
             if failure.reason() == Reason::LeaseLost || landing == LANDINGS {

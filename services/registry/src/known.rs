@@ -116,7 +116,10 @@ impl Copy<'_> {
         let (stale, found): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|(_, place)| place == target);
         for (blob, _) in stale {
-            self.gone(target, &blob).await;
+            // It may have come since it was found missing; whoever boards it looks once more then.
+            if let Ok(false) = self.target.has_blob(&blob).await {
+                self.gone(target, &blob).await;
+            }
         }
         let mut candidates = self.known.candidates();
         for (blob, place) in found {

@@ -21,12 +21,13 @@ use crate::{
 const MOST_ATTEMPTS: u8 = 8;
 
 impl Copy<'_> {
-    /// Moves one blob, once for all who want it there at the same time.
+    /// Moves one blob, once for all who want it there at the same time. It was missing when the copy
+    /// began, and is looked for once more if somebody else has brought it since.
     pub(crate) async fn move_blob(&self, blob: &Descriptor) -> Result<BlobOutcome> {
         let (target, lease) = (self.target, self.options.lease);
         let boarded = target.shared.flights.board(lease, target, &blob.digest).await?;
         if boarded.after && target.has_blob(&blob.digest).await? {
-            boarded.land().await;
+            boarded.land(true).await;
             return Ok(BlobOutcome::Present);
         }
         let mut way = Way::of(target, blob, &boarded, self.cancel.clone()).await;
@@ -34,14 +35,14 @@ impl Copy<'_> {
         match &moved {
             Ok(_) => {
                 way.arrived(&target.host);
-                boarded.land().await;
+                boarded.land(true).await;
             }
             Err(failure) if failure.retry_class() == Retry::Never => {
                 if failure.reason() != Reason::LeaseLost {
                     // Nobody goes on with the other blobs of this copy either.
                     self.cancel.cancel();
                     way.give_up().await;
-                    boarded.land().await;
+                    boarded.land(false).await;
                 }
             }
             // The job comes again, here or elsewhere, and goes on.

@@ -21,8 +21,8 @@ impl FlightBook for Store {
         Box::pin(self.write_trail(flight, trail))
     }
 
-    fn land<'a>(&'a self, flight: Flight<'a>) -> BoxFuture<'a, Result<()>> {
-        Box::pin(self.end_flight(flight))
+    fn land<'a>(&'a self, flight: Flight<'a>, arrived: bool) -> BoxFuture<'a, Result<()>> {
+        Box::pin(self.end_flight(flight, arrived))
     }
 }
 
@@ -41,7 +41,9 @@ impl Store {
                OR NOT EXISTS (SELECT FROM job j
                               WHERE j.id = f.job_id AND j.lease_token = f.lease_token
                                 AND j.state = 'running' AND j.lease_expires_at > colophon_now())
-            RETURNING f.location, f.sent_bytes, f.hash_state, f.boarded
+            RETURNING f.location, f.sent_bytes, f.hash_state, f.boarded,
+                EXISTS (SELECT FROM blob_location l
+                        WHERE l.registry = $1 AND l.repository = $2 AND l.digest = $3) AS "seen!"
             "#,
             flight.repository.registry().as_str(),
             flight.repository.name(),
@@ -59,7 +61,7 @@ impl Store {
                 }
                 _ => None,
             };
-            if row.boarded == 1 { Boarding::First } else { Boarding::After(trail) }
+            if row.boarded == 1 && !row.seen { Boarding::First } else { Boarding::After(trail) }
         }))
     }
 
@@ -105,18 +107,27 @@ impl Store {
         if done.rows_affected() == 1 { Ok(()) } else { Err(lease_lost()) }
     }
 
-    async fn end_flight(&self, flight: Flight<'_>) -> Result<()> {
+    /// That the blob is there is known with the end of its flight: whoever looked for it before, and
+    /// boards after, would send it again.
+    async fn end_flight(&self, flight: Flight<'_>, arrived: bool) -> Result<()> {
         sqlx::query!(
             r#"
-            DELETE FROM blob_flight
-            WHERE registry = $1 AND repository = $2 AND digest = $3
-              AND job_id = $4 AND lease_token = $5
+            WITH landed AS (
+                DELETE FROM blob_flight
+                WHERE registry = $1 AND repository = $2 AND digest = $3
+                  AND job_id = $4 AND lease_token = $5
+                RETURNING registry, digest, repository
+            )
+            INSERT INTO blob_location (registry, digest, repository, seen_at)
+            SELECT registry, digest, repository, colophon_now() FROM landed WHERE $6
+            ON CONFLICT (registry, digest, repository) DO NOTHING
             "#,
             flight.repository.registry().as_str(),
             flight.repository.name(),
             flight.digest.as_str(),
             flight.lease.job,
             flight.lease.token,
+            arrived,
         )
         .execute(&self.pool)
         .bounded()

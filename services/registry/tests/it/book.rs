@@ -17,6 +17,7 @@ type Key = (Repository, Digest);
 pub struct Book {
     rows: Mutex<BTreeMap<Key, (Plain, Option<Trail>)>>,
     live: Mutex<BTreeSet<Plain>>,
+    arrived: Mutex<BTreeSet<Key>>,
     /// How often somebody was told to wait.
     pub waits: std::sync::atomic::AtomicUsize,
 }
@@ -83,7 +84,8 @@ impl FlightBook for Book {
             let mut rows = self.rows.lock().unwrap();
             let Some((holder, trail)) = rows.get_mut(&key(&flight)) else {
                 rows.insert(key(&flight), (own, None));
-                return Ok(Boarding::First);
+                let arrived = self.arrived.lock().unwrap().contains(&key(&flight));
+                return Ok(if arrived { Boarding::After(None) } else { Boarding::First });
             };
             if *holder != own && self.live.lock().unwrap().contains(holder) {
                 self.waits.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -109,9 +111,12 @@ impl FlightBook for Book {
         Box::pin(async move { kept })
     }
 
-    fn land<'a>(&'a self, flight: Flight<'a>) -> BoxFuture<'a, Result<()>> {
+    fn land<'a>(&'a self, flight: Flight<'a>, arrived: bool) -> BoxFuture<'a, Result<()>> {
         let own = plain(flight.lease);
         self.rows.lock().unwrap().retain(|at, (holder, _)| *at != key(&flight) || *holder != own);
+        if arrived {
+            self.arrived.lock().unwrap().insert(key(&flight));
+        }
         Box::pin(async { Ok(()) })
     }
 }

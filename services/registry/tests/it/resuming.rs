@@ -177,6 +177,20 @@ async fn a_blob_that_two_processes_want_moves_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_came_after_it_was_looked_for_is_not_sent_again() {
+    let (ways, book) = (Ways::to(Stage::of(V3).await).await, Book::new());
+    Process::new(&ways, &book).copies(&ways, lease(1, 1)).await.unwrap();
+    // What the second one saw before the first one was through.
+    let missing = |part: &str| (When::of("HEAD", part), Answer::status(404), 1);
+    let blob = format!("/blobs/{}", ways.digest);
+    ways.target.fake.script(vec![missing("/manifests/"), missing(&blob)]);
+    let (_, told) = Process::new(&ways, &book).copies(&ways, lease(2, 1)).await.unwrap();
+    let outcomes: Vec<_> = told.blobs.lock().unwrap().iter().map(|told| told.0).collect();
+    assert_eq!(outcomes[0], BlobOutcome::Present);
+    assert_eq!(ways.arrived(), SIZE as u64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_waits_for_another_process_can_be_cancelled_and_holds_nothing() {
     let (ways, book) = (Ways::to(Stage::of(V3).await).await, Book::new());
     let digest = ways.digest.parse().unwrap();

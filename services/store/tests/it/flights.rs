@@ -56,10 +56,20 @@ async fn one_of_two_jobs_brings_a_blob_and_the_other_waits_until_it_has_landed()
     // Who does not bring it cannot write about it.
     let refused = base.store.mark(blob.by(other.lease), &trail(5)).await.unwrap_err();
     assert_eq!(refused.reason(), Reason::LeaseLost);
-    base.store.land(blob.by(other.lease)).await.unwrap();
+    base.store.land(blob.by(other.lease), true).await.unwrap();
     assert_eq!(board(&base, &blob, &other).await, Boarding::Taken);
-    base.store.land(blob.by(one.lease)).await.unwrap();
-    assert_eq!(board(&base, &blob, &other).await, Boarding::First);
+    // One that has arrived may have been looked for before: whoever boards now looks once more.
+    base.store.land(blob.by(one.lease), true).await.unwrap();
+    assert_eq!(board(&base, &blob, &other).await, Boarding::After(None));
+    assert_eq!(
+        board(&base, &Blob(repository("other"), blob.1.clone()), &other).await,
+        Boarding::First
+    );
+    // Of one that did not arrive nothing is known.
+    let lost = Blob::new(7);
+    assert_eq!(board(&base, &lost, &one).await, Boarding::First);
+    base.store.land(lost.by(one.lease), false).await.unwrap();
+    assert_eq!(board(&base, &lost, &other).await, Boarding::First);
 }
 
 #[tokio::test(flavor = "multi_thread")]
