@@ -4,7 +4,6 @@
 //! the background once in a second; with a limit every request has a slot of it (`dispatch.rs`).
 
 use std::{
-    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,6 +22,7 @@ use tokio::{
 use crate::{
     accepted::Accepted,
     limits::{retry_after, told_rate, used_up},
+    line::Line,
     metrics,
 };
 
@@ -41,10 +41,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 const ADVICE_AGE: Duration = Duration::from_mins(1);
 const ADVICE_CHANGE: f64 = 0.05;
 
-/// Who has waited this long counts as one step more urgent, so that nobody waits for ever for those
-/// who are.
-const GROWS_URGENT: Duration = Duration::from_secs(20);
-
 /// The right to send one request, and what was known of the registry's limit when it was given.
 #[derive(Debug, Clone, Copy)]
 pub struct Pass {
@@ -53,20 +49,16 @@ pub struct Pass {
 }
 
 /// Who waits for a slot.
-pub(crate) struct Waiting {
-    slot: oneshot::Sender<Result<Pass>>,
-    /// Since when, with this urgency.
-    since: Instant,
-}
+pub(crate) struct Waiting(oneshot::Sender<Result<Pass>>);
 
 impl Waiting {
     pub(crate) fn has_left(&self) -> bool {
-        self.slot.is_closed()
+        self.0.is_closed()
     }
 
     /// False if nobody waits any more.
     pub(crate) fn give(self, slot: Result<Pass>) -> bool {
-        self.slot.send(slot).is_ok()
+        self.0.send(slot).is_ok()
     }
 }
 
@@ -93,8 +85,7 @@ pub(crate) struct State {
     accepted: Accepted,
     /// Until when further refusals say nothing new of the rate.
     counted_until: Option<Instant>,
-    pub(crate) waiting: BTreeMap<(Reverse<Urgency>, u64), Waiting>,
-    came: u64,
+    pub(crate) waiting: Line<Waiting>,
     pub(crate) dispatching: bool,
     /// Those who wait for a place that one who waits for a slot has.
     pressing: BTreeMap<Urgency, usize>,
@@ -135,22 +126,6 @@ impl State {
         self.pressing.last_key_value().map(|(urgency, _)| *urgency)
     }
 
-    /// Makes those more urgent who have waited long: they come after those who are so already.
-    pub(crate) fn grow_urgent(&mut self) {
-        for (from, to) in [(Urgency::Normal, Urgency::Urgent), (Urgency::Bulk, Urgency::Normal)] {
-            let first = (Reverse(from), 0)..=(Reverse(from), u64::MAX);
-            while let Some((&key, waiting)) = self.waiting.range(first.clone()).next()
-                && waiting.since.elapsed() >= GROWS_URGENT
-            {
-                if let Some(waiting) = self.waiting.remove(&key) {
-                    self.came += 1;
-                    let waiting = Waiting { since: Instant::now(), ..waiting };
-                    self.waiting.insert((Reverse(to), self.came), waiting);
-                }
-            }
-        }
-    }
-
     pub(crate) fn pass(&self) -> Pass {
         Pass { version: self.known.version, under: self.limit() }
     }
@@ -186,8 +161,7 @@ impl Budget {
             noting: 0,
             accepted: Accepted::new(),
             counted_until: None,
-            waiting: BTreeMap::new(),
-            came: 0,
+            waiting: Line::default(),
             dispatching: false,
             pressing: BTreeMap::new(),
         };
@@ -237,7 +211,7 @@ impl Budget {
                 if state.limit().is_none() {
                     return Ok(state.pass());
                 }
-                self.queue(&mut state, urgency)
+                self.queue(&mut state, urgency, begun)
             };
             let limit = begun + PATIENCE;
             let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
@@ -282,17 +256,15 @@ impl Budget {
         }
     }
 
-    /// Stands in line for a slot.
+    /// Stands in line for a slot, with all the time that it has waited already.
     fn queue(
         self: &Arc<Self>,
         state: &mut State,
         urgency: Urgency,
+        since: Instant,
     ) -> oneshot::Receiver<Result<Pass>> {
         let (sender, slot) = oneshot::channel();
-        state.came += 1;
-        let key = (Reverse(urgency), state.came);
-        state.waiting.insert(key, Waiting { slot: sender, since: Instant::now() });
-        let first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == key);
+        let first = state.waiting.join(urgency, since, Waiting(sender));
         if state.dispatching && first {
             self.changed.notify_one();
         } else if !state.dispatching {

@@ -1,7 +1,7 @@
 //! Handing out the slots of a registry's budget: one task for each registry, while anybody waits,
 //! reserves a few slots ahead and gives each, when its time comes, to the most urgent one.
 
-use std::{cmp::Reverse, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use colophon_domain::{Failure, Reason, Retry, SlotAsk, Slots, spacing};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -66,20 +66,19 @@ impl Budget {
     /// no limit is known any more, those who wait find that out for themselves.
     fn next(&self, in_hand: bool) -> Next {
         let mut state = self.state();
-        state.waiting.retain(|_, waiting| !waiting.has_left());
-        state.grow_urgent();
+        state.waiting.retain(|waiting| !waiting.has_left());
+        state.waiting.grow_urgent();
         let limit = state.limit().filter(|_| state.pause_left().is_zero());
         let Some(limit) = limit.filter(|_| !state.waiting.is_empty()) else {
             state.waiting.clear();
             state.dispatching = false;
             return Next::Nothing;
         };
-        let mut without =
-            state.waiting.keys().skip(usize::from(in_hand)).map(|(urgency, _)| urgency);
-        let Some(Reverse(urgency)) = without.next() else { return Next::Suffices };
-        let alike = 1 + without.take_while(|Reverse(other)| other == urgency).count();
+        let mut without = state.waiting.urgencies().skip(usize::from(in_hand));
+        let Some(urgency) = without.next() else { return Next::Suffices };
+        let alike = 1 + without.take_while(|other| *other == urgency).count();
         let count = u32::try_from(alike).unwrap_or(u32::MAX);
-        let urgency = state.pressed_by().map_or(*urgency, |pressing| pressing.max(*urgency));
+        let urgency = state.pressed_by().map_or(urgency, |pressing| pressing.max(urgency));
         Next::Ask(SlotAsk { every: spacing(limit), count, ahead: urgency.reach() })
     }
 
@@ -109,7 +108,7 @@ impl Budget {
         if !state.pause_left().is_zero() {
             return false;
         }
-        while let Some((_, waiting)) = state.waiting.pop_first() {
+        while let Some(waiting) = state.waiting.next() {
             if waiting.give(Ok(pass)) {
                 return true;
             }
@@ -120,8 +119,8 @@ impl Budget {
     /// The budget cannot be reached: its limit cannot be kept together with others.
     fn refuse(&self, cause: &str) {
         tracing::debug!(registry = %self.name, cause, "no slots can be reserved");
-        let waiting = std::mem::take(&mut self.state().waiting);
-        for (_, waiting) in waiting {
+        let mut waiting = std::mem::take(&mut self.state().waiting);
+        while let Some(waiting) = waiting.next() {
             let text = format!("the rate budget of {} cannot be reached", self.name);
             let failure = Failure::new(Reason::DatabaseUnavailable, text)
                 .retry(Retry::Wait(LEAST_WAIT))

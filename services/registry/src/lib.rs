@@ -32,6 +32,7 @@ mod host;
 mod known;
 mod limited;
 mod limits;
+mod line;
 mod link;
 mod manifest;
 mod manifests;

@@ -1,16 +1,15 @@
-//! Places for requests at the same time. Who is more urgent gets the next one that is free, whoever
-//! came first; among equals it is the first who came. How many there are may change while they are
-//! taken.
+//! Places for requests at the same time. Whose turn it is among those who wait for the next one that
+//! is free, `line.rs` says. How many there are may change while they are taken.
 
 use std::{
-    cmp::Reverse,
-    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use colophon_domain::Urgency;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::line::Line;
 
 /// A number of places.
 pub(crate) struct Places(Mutex<State>);
@@ -19,8 +18,7 @@ struct State {
     /// Below zero while more are taken than there should be.
     free: isize,
     size: usize,
-    waiting: BTreeMap<(Reverse<Urgency>, u64), oneshot::Sender<Place>>,
-    came: u64,
+    waiting: Line<oneshot::Sender<Place>>,
 }
 
 /// One of the places, given back when dropped.
@@ -35,7 +33,7 @@ impl fmt::Debug for Place {
 impl Places {
     pub(crate) fn new(size: usize) -> Arc<Self> {
         let free = size.cast_signed();
-        Arc::new(Self(Mutex::new(State { free, size, waiting: BTreeMap::new(), came: 0 })))
+        Arc::new(Self(Mutex::new(State { free, size, waiting: Line::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -44,6 +42,7 @@ impl Places {
 
     /// Waits for a place. Who stops waiting leaves nothing behind.
     pub(crate) async fn take(self: &Arc<Self>, urgency: Urgency) -> Place {
+        let begun = Instant::now();
         loop {
             let place = {
                 let mut state = self.state();
@@ -52,9 +51,7 @@ impl Places {
                     return Place(Some(Arc::clone(self)));
                 }
                 let (sender, place) = oneshot::channel();
-                state.came += 1;
-                let key = (Reverse(urgency), state.came);
-                state.waiting.insert(key, sender);
+                state.waiting.join(urgency, begun, sender);
                 place
             };
             // The other end is only dropped with a place in it.
@@ -92,13 +89,14 @@ impl Places {
         loop {
             let next = {
                 let mut state = self.state();
-                let next = if state.free < 0 { None } else { state.waiting.pop_first() };
+                state.waiting.grow_urgent();
+                let next = if state.free < 0 { None } else { state.waiting.next() };
                 if next.is_none() {
                     state.free += 1;
                 }
                 next
             };
-            let Some((_, sender)) = next else { return };
+            let Some(sender) = next else { return };
             match sender.send(Place(Some(Arc::clone(self)))) {
                 Ok(()) => return,
                 // Nobody waits there any more; it is not given back twice.
@@ -147,6 +145,32 @@ mod tests {
         drop(place);
         drop(second);
         assert!(places.take(Urgency::Bulk).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_gets_a_place_however_many_are_more_urgent() {
+        let places = Places::new(1);
+        let held = places.take(Urgency::Urgent).await;
+        let mut bulk = Box::pin(places.take(Urgency::Bulk));
+        assert!((&mut bulk).now_or_never().is_none());
+        let urgent = Arc::clone(&places);
+        let flood = tokio::spawn(async move {
+            let each = || async {
+                for _ in 0..200 {
+                    let _place = urgent.take(Urgency::Urgent).await;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            };
+            tokio::join!(each(), each())
+        });
+        tokio::task::yield_now().await;
+        drop(held);
+        let begun = Instant::now();
+        drop(bulk.await);
+        let waited = begun.elapsed();
+        assert!(waited >= Duration::from_secs(20), "what is urgent comes first: {waited:?}");
+        assert!(waited <= Duration::from_secs(60), "{waited:?}");
+        flood.await.unwrap();
     }
 
     #[tokio::test]
