@@ -210,12 +210,10 @@ impl Session {
     /// # Errors
     /// Failures that pass, of the registry or of the credential.
     pub async fn abandon(&self, blob: &Digest, trail: &Trail) -> Result<()> {
-        let credential =
-            self.credentials.credential(&self.repository, Access::Push, None).await?;
+        let credential = self.credentials.credential(&self.repository, Access::Push, None).await?;
         let (repository, digest) = (self.repository.clone(), blob.clone());
         // Slow on purpose.
-        let sealing =
-            move || Seal::new(credential.as_ref(), &repository, &digest);
+        let sealing = move || Seal::new(credential.as_ref(), &repository, &digest);
         let seal = tokio::task::spawn_blocking(sealing).await.ok().flatten();
         let location =
             seal.and_then(|seal| seal.open(&trail.location, &about(trail.offset, &trail.hash)));
@@ -247,8 +245,7 @@ async fn left(way: &mut Way, failure: &Failure) -> Remains {
         way.give_up().await;
         return Remains::Whole;
     }
-    let wrong = failure.reason() == Reason::DigestMismatch
-        && failure.retry_class() == Retry::Never;
+    let wrong = failure.reason() == Reason::DigestMismatch && failure.retry_class() == Retry::Never;
     match &way.upload {
         Some(upload) if upload.kept.is_some() && !upload.ended && !wrong => Remains::Trail,
         _ => {

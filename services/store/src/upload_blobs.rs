@@ -103,11 +103,7 @@ pub struct UploadOrphan {
     pub last: bool,
 }
 
-fn trail(
-    location: Option<Vec<u8>>,
-    offset: Option<i64>,
-    hash: Option<Vec<u8>>,
-) -> Option<Trail> {
+fn trail(location: Option<Vec<u8>>, offset: Option<i64>, hash: Option<Vec<u8>>) -> Option<Trail> {
     Some(Trail { location: location?, offset: offset?.unsigned_abs(), hash: hash? })
 }
 
@@ -178,7 +174,8 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(UploadBoarding::Taken) };
         let sent = row.sent_bytes.unwrap_or_default().unsigned_abs();
-        let bytes = upload.bytes_received.unsigned_abs().saturating_add(others.bytes.unsigned_abs());
+        let bytes =
+            upload.bytes_received.unsigned_abs().saturating_add(others.bytes.unsigned_abs());
         let blobs = others.blobs.saturating_add(upload.blobs.into());
         if bytes.saturating_add(ask.size.saturating_sub(sent)) > ask.max_bytes
             || blobs >= i64::from(ask.max_blobs)

@@ -132,14 +132,11 @@ impl Store {
     /// Ends an upload of the caller's; false if there is none. What it was sending is left to be
     /// cancelled.
     pub async fn end_upload(&self, principal: &str, id: Uuid) -> Result<bool> {
-        let done = sqlx::query!(
-            "DELETE FROM upload WHERE id = $1 AND principal = $2",
-            id,
-            principal,
-        )
-        .execute(&self.pool)
-        .bounded()
-        .await?;
+        let done =
+            sqlx::query!("DELETE FROM upload WHERE id = $1 AND principal = $2", id, principal,)
+                .execute(&self.pool)
+                .bounded()
+                .await?;
         Ok(done.rows_affected() == 1)
     }
 
