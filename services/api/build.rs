@@ -6,12 +6,13 @@ use std::{error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 const INCLUDE: &str = "../../proto";
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "colophon/v1/freeze.proto",
     "colophon/v1/plan.proto",
     "colophon/v1/release.proto",
     "colophon/v1/tag.proto",
     "colophon/v1/tag_move.proto",
+    "colophon/v1/upload.proto",
     "colophon/v1/watch.proto",
 ];
 const PACKAGE: &str = ".colophon.v1";

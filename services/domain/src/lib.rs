@@ -26,6 +26,7 @@ mod rules;
 mod selection;
 mod summary;
 mod tag_rules;
+mod upload;
 mod version;
 mod view;
 
@@ -61,6 +62,7 @@ pub use rules::{Ask, Decision, HeadState, decide, decide_restore, goes_back, ord
 pub use selection::{Referrers, Selection};
 pub use summary::summary;
 pub use tag_rules::{RepositoryRule, RuleConfig, TagRules};
+pub use upload::{BlobProgress, BlobWish, NewUpload, UploadView, Wanted};
 pub use version::Version;
 pub use view::{
     AttemptView, BlobView, Certainty, CopyTotals, EntryQuery, EntryView, PublicationView,
