@@ -131,7 +131,7 @@ impl Boarded {
         Some((Arc::clone(book), flight))
     }
 
-/// The blob has arrived, or else nobody is to go on with it.
+    /// The blob has arrived, or else nobody is to go on with it.
     pub(crate) async fn land(&self, arrived: bool) {
         let Some((book, flight)) = self.entry() else { return };
         for landing in 1..=LANDINGS {

@@ -6,6 +6,11 @@ use http::{HeaderMap, header};
 /// A blob of up to so many chunks is sent in one request, which is the fastest way.
 const FEW: u64 = 4;
 
+/// What comes from a client comes once, and a piece that broke off is sent again: pieces are a small
+/// part of the blob, and no smaller than this.
+const PARTS: u64 = 64;
+const LEAST: u64 = 1 << 20;
+
 /// How a blob is cut: at the multiples of a chunk's size, wherever its upload begins anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -16,6 +21,12 @@ pub(crate) struct Grid {
 impl Grid {
     pub(crate) fn new(size: u64, chunk: u64) -> Self {
         Self { size, chunk: chunk.max(1) }
+    }
+
+    /// For what a client sends: in small pieces, none of which is larger than a chunk.
+    pub(crate) fn fine(size: u64, chunk: u64) -> Self {
+        let part = size.div_ceil(PARTS).max(1).div_ceil(LEAST).saturating_mul(LEAST);
+        Self::new(size, part.min(chunk))
     }
 
     /// Whether the blob is so large that it is sent in pieces, and gone on with.
@@ -116,6 +127,17 @@ mod tests {
                 Stands::Lost => prop_assert!(refused.is_some() || said.map(u64::from) > Some(size)),
             }
         }
+    }
+
+    #[test]
+    fn of_what_a_client_sends_a_small_part_is_lost_at_most() {
+        let mib = |number: u64| number << 20;
+        let chunk = |size| Grid::fine(size, mib(64)).chunk();
+        assert_eq!([chunk(0), chunk(mib(4)), chunk(mib(64))], [mib(1); 3]);
+        assert_eq!([chunk(mib(65)), chunk(mib(640)), chunk(mib(9000))], [mib(2), mib(10), mib(64)]);
+        assert!(!Grid::fine(mib(4), mib(64)).is_cut() && Grid::fine(mib(5), mib(64)).is_cut());
+        assert_eq!(Grid::fine(mib(640), mib(4)).chunk(), mib(4));
+        assert!(Grid::fine(u64::MAX, u64::MAX).is_cut());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     manifest::Descriptor,
     measure::Untold,
     metrics,
+    pieces::Grid,
     seal::Seal,
     session::Session,
     trails::Trails,
@@ -134,7 +135,8 @@ impl Session {
             }
         }
         let ledger = Ledger { reception, kept: AtomicU64::new(0) };
-        let mut way = Way::of(self, &blob, &ledger, CancellationToken::new()).await;
+        let grid = Grid::fine(ledger.reception.blob.size, self.host.config.chunk_bytes);
+        let mut way = Way::of(self, &blob, grid, &ledger, CancellationToken::new()).await;
         if ledger.reception.whole {
             way.goes_whole();
         }

@@ -12,6 +12,7 @@ use crate::{
     exchange::{self, MOST_THROTTLES},
     flight::Boarded,
     manifest::Descriptor,
+    pieces::Grid,
     places::Place,
     upload::{Begun, Upload},
     way::Way,
@@ -30,7 +31,9 @@ impl Copy<'_> {
             boarded.land(true).await;
             return Ok(BlobOutcome::Present);
         }
-        let mut way = Way::of(target, blob, &boarded, self.cancel.clone()).await;
+        let size = u64::try_from(blob.size).unwrap_or_default();
+        let grid = Grid::new(size, target.host.config.chunk_bytes);
+        let mut way = Way::of(target, blob, grid, &boarded, self.cancel.clone()).await;
         let moved = self.attempts(blob, &mut way, &boarded).await;
         match &moved {
             Ok(_) => {

@@ -44,11 +44,10 @@ impl Way {
     pub(crate) async fn of(
         target: &Session,
         blob: &Descriptor,
+        grid: Grid,
         trails: &impl Trails,
         cancel: CancellationToken,
     ) -> Self {
-        let size = u64::try_from(blob.size).unwrap_or_default();
-        let grid = Grid::new(size, target.host.config.chunk_bytes);
         let mut way = Self {
             grid,
             marks: Marks::new(blob.digest.algorithm(), grid.chunk()),
