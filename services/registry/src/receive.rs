@@ -21,7 +21,6 @@ use crate::{
     measure::Untold,
     metrics,
     pieces::Grid,
-    seal::Seal,
     session::Session,
     trails::Trails,
     upload::delete,
@@ -213,10 +212,7 @@ impl Session {
     /// Failures that pass, of the registry or of the credential.
     pub async fn abandon(&self, blob: &Digest, trail: &Trail) -> Result<()> {
         let credential = self.credentials.credential(&self.repository, Access::Push, None).await?;
-        let (repository, digest) = (self.repository.clone(), blob.clone());
-        // Slow on purpose.
-        let sealing = move || Seal::new(credential.as_ref(), &repository, &digest);
-        let seal = tokio::task::spawn_blocking(sealing).await.ok().flatten();
+        let seal = self.shared.seals.of(credential.as_ref(), &self.repository, blob).await;
         let location =
             seal.and_then(|seal| seal.open(&trail.location, &about(trail.offset, &trail.hash)));
         match location.filter(|location| self.host.is_own(location)) {

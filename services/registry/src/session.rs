@@ -23,6 +23,7 @@ use crate::{
     memory_budget::MemoryBudget,
     places::{Place, Places},
     scope::Scopes,
+    seal::Seals,
     tls,
     upload::Begun,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub flights: Arc<Flights>,
     /// Where blobs are known to be.
     pub holders: Arc<Holders>,
+    /// What seals the URLs of uploads that are written down.
+    pub seals: Arc<Seals>,
 }
 
 impl fmt::Debug for Registries {
@@ -87,9 +90,9 @@ impl Registries {
         credentials: Arc<dyn CredentialSource>,
     ) -> Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let Shared { limits, flights, holders, .. } = (*self.0).clone();
+        let Shared { limits, flights, holders, seals, .. } = (*self.0).clone();
         let hosts = Self::hosts(configs, &clock, &limits)?;
-        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders, seals })))
     }
 
     /// The same, which look up where blobs are, and remember where they have brought some.
@@ -124,8 +127,8 @@ impl Registries {
         limits: Arc<Limits>,
     ) -> Result<Self> {
         let hosts = Self::hosts(configs, clock, &limits)?;
-        let (flights, holders) = (Arc::default(), Arc::default());
-        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders })))
+        let (flights, holders, seals) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self(Arc::new(Shared { hosts, credentials, limits, flights, holders, seals })))
     }
 
     fn hosts(

@@ -208,9 +208,6 @@ async fn seal(target: &Session, blob: &Descriptor) -> Option<Seal> {
     let credential = credential.inspect_err(|failure| {
         tracing::debug!(%failure, "no credential; the upload is not written down");
     });
-    let (credential, repository) = (credential.ok()?, target.repository.clone());
-    let digest = blob.digest.clone();
-    // Slow on purpose.
-    let sealing = move || Seal::new(credential.as_ref(), &repository, &digest);
-    tokio::task::spawn_blocking(sealing).await.ok()?
+    let credential = credential.ok()?;
+    target.shared.seals.of(credential.as_ref(), &target.repository, &blob.digest).await
 }
