@@ -1,6 +1,6 @@
 //! The content of a blob as a client sends it: hashed on the way, and no more of it than was promised.
-//! The last piece is held back until the digest is known to be right, as with what is read from a
-//! registry; unlike that, it comes once.
+//! The last piece is not handed on before the digest is known to be right, so that no wrong blob can be
+//! completed. Unlike what is read from a registry it comes once.
 
 use std::{
     sync::{
@@ -31,7 +31,6 @@ pub(crate) struct Incoming {
     hash: Option<Hash>,
     start: u64,
     offset: u64,
-    held: Option<Bytes>,
     idle: Duration,
     rate: Rate,
     short: Arc<AtomicBool>,
@@ -58,7 +57,6 @@ impl Incoming {
             hash: Some(hash),
             start,
             offset: start,
-            held: None,
             idle,
             rate: Rate::new(idle),
             short: Arc::clone(short),
@@ -110,23 +108,24 @@ impl Source for Incoming {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        while self.hash.is_some() {
-            if self.offset == self.size {
-                self.verify()?;
-                break;
-            }
-            let piece = self.read().await?;
-            if piece.is_empty() {
-                continue;
-            }
-            if let Some(hash) = &mut self.hash {
-                self.marks.update(hash, self.offset, &piece);
-            }
-            self.offset += piece.len() as u64;
-            if let Some(before) = self.held.replace(piece) {
-                return Ok(Some(before));
-            }
+        if self.offset == self.size {
+            // Nothing is left to come; or all has come, and was found right.
+            self.verify()?;
+            return Ok(None);
         }
-        Ok(self.held.take())
+        let piece = loop {
+            let piece = self.read().await?;
+            if !piece.is_empty() {
+                break piece;
+            }
+        };
+        if let Some(hash) = &mut self.hash {
+            self.marks.update(hash, self.offset, &piece);
+        }
+        self.offset += piece.len() as u64;
+        if self.offset == self.size {
+            self.verify()?;
+        }
+        Ok(Some(piece))
     }
 }

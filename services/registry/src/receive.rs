@@ -2,9 +2,12 @@
 //! would send it. It comes once: what the registry has confirmed is written down, and everything else
 //! has to be sent again, by whoever goes on.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,9 +26,12 @@ use crate::{
     pieces::Grid,
     session::Session,
     trails::Trails,
-    upload::delete,
+    upload::Upload,
     way::{Way, about},
 };
+
+/// For asking a registry about an upload that broke off, while the client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where it is written down how far a blob is that a client sends.
 pub trait TrailBook: Send + Sync {
@@ -147,9 +153,9 @@ impl Session {
                 Ok(Received::Complete)
             }
             Err(failure) => {
-                let left = left(&mut way, &failure).await;
+                let kept = ledger.kept.load(Ordering::Relaxed);
+                let left = left(&mut way, &failure, kept).await;
                 if short.load(Ordering::Acquire) && left != Remains::Whole {
-                    let kept = ledger.kept.load(Ordering::Relaxed);
                     return Ok(Received::Part(if left == Remains::Trail { kept } else { 0 }));
                 }
                 Err(Broken { failure, left })
@@ -216,7 +222,7 @@ impl Session {
         let location =
             seal.and_then(|seal| seal.open(&trail.location, &about(trail.offset, &trail.hash)));
         match location.filter(|location| self.host.is_own(location)) {
-            Some(location) => delete(self, &location).await,
+            Some(location) => Upload::at(self, location, trail.offset).end().await,
             None => Ok(()),
         }
     }
@@ -238,20 +244,19 @@ fn elsewhere(blob: &Digest, stands: u64, offset: u64) -> Failure {
 }
 
 /// What is left of a blob after a failure. What nobody is to go on with is cancelled.
-async fn left(way: &mut Way, failure: &Failure) -> Remains {
-    if way.learns_whole() {
-        way.give_up().await;
-        return Remains::Whole;
+async fn left(way: &mut Way, failure: &Failure, kept: u64) -> Remains {
+    if way.upload.as_ref().is_some_and(|upload| upload.refused.is_some()) {
+        // Whether it takes no chunks, or has lost some, it says when it is asked.
+        let _ = tokio::time::timeout(PATIENCE, way.find()).await;
     }
+    let whole = way.learns_whole();
     let wrong = failure.reason() == Reason::DigestMismatch && failure.retry_class() == Retry::Never;
-    match &way.upload {
-        Some(upload) if upload.kept.is_some() && !upload.ended && !wrong => Remains::Trail,
-        _ => {
-            if let Some(upload) = &mut way.upload {
-                upload.kept = None;
-            }
-            way.give_up().await;
-            Remains::Nothing
-        }
+    let stays = |upload: &Upload| upload.kept.is_some() && !upload.ended && upload.offset >= kept;
+    if !whole && !wrong && way.upload.as_ref().is_some_and(stays) {
+        return Remains::Trail;
     }
+    if let Some(upload) = way.upload.take_if(|upload| !upload.ended) {
+        upload.end_soon().await;
+    }
+    if whole { Remains::Whole } else { Remains::Nothing }
 }

@@ -183,6 +183,32 @@ impl Upload {
     }
 }
 
+impl Upload {
+    /// Cancels it where it stands, which is asked first if that is not known: where it stood before a
+    /// request broke off may be good no more.
+    ///
+    /// # Errors
+    /// Failures that pass.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        self.kept = None;
+        if !self.find(u64::MAX).await? && self.ended {
+            return Ok(());
+        }
+        delete(&self.session, &self.location).await?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// The same for one that is in somebody's way: not for long, and whatever comes of it.
+    pub(crate) async fn end_soon(self) {
+        match tokio::time::timeout(CANCEL_TIMEOUT, self.end()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => tracing::debug!(%failure, "an upload could not be cancelled"),
+            Err(_) => tracing::debug!("an upload could not be cancelled in time"),
+        }
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         let kept = self.kept.as_ref().is_some_and(|cancelled| !cancelled.is_cancelled());
@@ -203,7 +229,7 @@ async fn delete_quietly(session: &Session, location: &Url) {
 }
 
 /// Tells the registry that nothing more will come. One that does not want to hear it is done with.
-pub(crate) async fn delete(session: &Session, location: &Url) -> Result<()> {
+async fn delete(session: &Session, location: &Url) -> Result<()> {
     // Before what begins anew: it has little time.
     let session = &session.urgent(Urgency::Normal.max(session.urgency));
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");

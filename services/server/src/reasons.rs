@@ -111,6 +111,7 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
                 Reason::UploadOffset,
                 Reason::UploadTooLarge,
                 Reason::UploadLimit,
+                Reason::LeaseLost,
                 Reason::ServerStopping,
             ],
             REGISTRY,

@@ -15,7 +15,7 @@ use futures_util::{
 
 use crate::{
     chunks::{CHUNK, SIZE, layer, nth_chunk},
-    stage::{GHCR, Kind, Stage, WRITER},
+    stage::{Kind, Stage, WRITER},
     support::{Keys, LAYER, descriptor, entry, image, index, registries},
 };
 
@@ -211,7 +211,10 @@ async fn content_of_another_digest_or_size_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_takes_no_chunks_gets_the_blob_whole_the_next_time() {
-    let (sends, blob) = (Sends::to(GHCR).await, layer());
+    fn picky() -> Personality {
+        Personality { largest_chunk: Some(100), ..Personality::distribution_v3() }
+    }
+    let (sends, blob) = (Sends::to(("picky.example.com", picky)).await, layer());
     let session = sends.session();
     let all = || content(&layer(), 0, SIZE);
     let refused = sends.send(&session, 0, all()).await.unwrap_err();
@@ -260,7 +263,7 @@ async fn who_has_lost_the_lease_sends_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_abandoned_is_cancelled_by_who_can_read_where_it_is() {
     let (sends, blob) = (Sends::to(V3).await, layer());
-    sends.send(&sends.session(), 0, broken(&blob, 0, CHUNK * 3)).await.unwrap_err();
+    sends.send(&sends.session(), 0, broken(&blob, 0, CHUNK * 3 + 5)).await.unwrap_err();
     let trail = sends.trail().unwrap();
     assert_eq!(sends.stage.fake.open_uploads(), 1);
     let name = sends.stage.name("dst");
