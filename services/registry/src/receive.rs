@@ -152,8 +152,9 @@ impl Session {
                 Ok(Received::Complete)
             }
             Err(failure) => {
+                let known = ledger.reception.whole;
                 let kept = ledger.kept.load(Ordering::Relaxed);
-                let left = left(&mut way, &failure, kept).await;
+                let left = left(&mut way, &failure, (known, kept)).await;
                 if short.load(Ordering::Acquire) && left != Remains::Whole {
                     return Ok(Received::Part(if left == Remains::Trail { kept } else { 0 }));
                 }
@@ -246,12 +247,12 @@ fn elsewhere(blob: &Digest, stands: u64, offset: u64) -> Failure {
 }
 
 /// What is left of a blob after a failure. What nobody is to go on with is cancelled.
-async fn left(way: &mut Way, failure: &Failure, kept: u64) -> Remains {
+async fn left(way: &mut Way, failure: &Failure, (known, kept): (bool, u64)) -> Remains {
     if way.upload.as_ref().is_some_and(|upload| upload.refused.is_some()) {
         // Whether it takes no chunks, or has lost some, it says when it is asked.
         let _ = tokio::time::timeout(PATIENCE, way.find()).await;
     }
-    let whole = way.learns_whole();
+    let whole = !known && way.takes_no_chunks();
     let wrong = failure.reason() == Reason::DigestMismatch && failure.retry_class() == Retry::Never;
     let stays = |upload: &Upload| upload.kept.is_some() && !upload.ended && upload.offset >= kept;
     if !whole && !wrong && way.upload.as_ref().is_some_and(stays) {

@@ -131,11 +131,10 @@ impl Way {
         (self.whole, self.refused_chunks) = (true, self.grid.is_cut());
     }
 
-    /// Whether the registry has refused chunks of the blob just now.
-    pub(crate) fn learns_whole(&mut self) -> bool {
-        let known = self.refused_chunks;
+    /// Whether the registry has refused chunks of the blob.
+    pub(crate) fn takes_no_chunks(&mut self) -> bool {
         self.learn();
-        self.refused_chunks && !known
+        self.refused_chunks
     }
 
     /// The blob is there. If the registry refused its chunks and took it in one request, other blobs
