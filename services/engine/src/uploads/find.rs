@@ -26,7 +26,7 @@ impl Engine {
         blobs: Vec<BlobWish>,
     ) -> Result<Vec<BlobProgress>> {
         let upload = self.upload(caller, id).await?;
-        let session = self.into_place(&upload)?;
+        let session = self.session_of(&upload)?;
         let digests: Vec<Digest> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         let stands = self.store.blob_stands(&upload.repository, &digests).await?;
         let stands: HashMap<Digest, UploadStand> =

@@ -70,7 +70,7 @@ impl Engine {
         content: Bytes,
     ) -> Result<()> {
         let upload = self.upload(caller, id).await?;
-        let put = self.into_place(&upload)?.put_content(&digest, &media_type, content).await;
+        let put = self.session_of(&upload)?.put_content(&digest, &media_type, content).await;
         put.map_err(|failure| match failure.reason() {
             Reason::ContentMissing => failure
                 .retry(Retry::Never)
@@ -96,7 +96,7 @@ impl Engine {
     }
 
     /// A session that writes to an upload's repository.
-    fn into_place(&self, upload: &UploadView) -> Result<Session> {
+    fn session_of(&self, upload: &UploadView) -> Result<Session> {
         self.registries.session(&upload.repository, Access::Push)
     }
 }

@@ -43,7 +43,7 @@ impl Engine {
     ) -> Result<BlobProgress> {
         let _stream = self.streams.begin(&caller.name, self.uploads.max_streams_per_caller)?;
         let upload = self.upload(caller, id).await?;
-        let session = self.into_place(&upload)?;
+        let session = self.session_of(&upload)?;
         let boarded = self.board(&upload, &blob).await?;
         let again = boarded.boarded > 1;
         let (held, trail, whole) = self.take_over(&session, &blob, boarded).await?;

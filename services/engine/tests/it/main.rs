@@ -28,6 +28,7 @@ mod retries;
 mod rules;
 mod sights;
 mod simulation;
+mod uploads;
 mod verdicts;
 mod walk;
 mod watching;

@@ -90,7 +90,7 @@ pub(crate) struct Flying {
 }
 
 /// No registry asks for a credential.
-struct Anonymous;
+pub(crate) struct Anonymous;
 
 impl CredentialSource for Anonymous {
     fn credential<'a>(

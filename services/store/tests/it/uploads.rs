@@ -13,7 +13,9 @@ use uuid::Uuid;
 use crate::base::{Base, digest, repository, request};
 
 const LEASE: Duration = Duration::from_secs(20);
+const ALMOST_LEASE: Duration = Duration::from_secs(19);
 const HOUR: Duration = Duration::from_hours(1);
+const ALMOST_HOUR: Duration = Duration::from_secs(3599);
 const TERMS: UploadTerms = UploadTerms { idle: HOUR, max_age: Duration::from_hours(3) };
 const BLOBS: &str = "SELECT count(*) FROM upload_blob";
 
@@ -93,7 +95,7 @@ async fn an_upload_is_its_callers_and_ends_when_nothing_comes_or_it_is_old() {
     assert!(find("other").await.unwrap().is_none());
     assert!(!base.store.end_upload("other", upload.id).await.unwrap());
     for _ in 0..3 {
-        base.pass(HOUR - Duration::from_secs(1)).await;
+        base.pass(ALMOST_HOUR).await;
         let seen = find("ci").await.unwrap().unwrap();
         assert!(seen.expires_at - seen.created_at <= TERMS.max_age);
     }
@@ -125,9 +127,9 @@ async fn one_call_sends_a_blob_and_the_next_one_goes_on_from_its_trail() {
     assert!(sends.board(1).await.is_none());
     assert!(sends.mark(&first.flight, 4).await && sends.mark(&first.flight, 7).await);
     assert_eq!(sends.received().await, 7);
-    sends.base.pass(LEASE - Duration::from_secs(1)).await;
+    sends.base.pass(ALMOST_LEASE).await;
     assert!(sends.base.store.renew_blob(&first.flight, LEASE, TERMS).await.unwrap());
-    sends.base.pass(LEASE - Duration::from_secs(1)).await;
+    sends.base.pass(ALMOST_LEASE).await;
     assert!(sends.board(1).await.is_none());
     let stands = sends.base.store.blob_stands(&place(), &[digest(1), digest(2)]).await.unwrap();
     assert_eq!((stands.len(), stands[0].offset, stands[0].busy), (1, 7, true));
