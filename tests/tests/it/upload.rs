@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// Of this size a blob goes in pieces.
+const SIZE: usize = 16 * MIB;
+
 /// A registry that takes content in pieces of a MiB, and a process that does everything.
 async fn scene() -> (World, Site, Node, Client) {
     let mut world = World::new().await.unwrap();
@@ -113,7 +116,6 @@ async fn an_image_of_this_machine_is_sent_by_grpc_from_another_language() {
     assert_eq!(state(&ended), "SUCCEEDED", "{ended:#}\n{}", node.log());
     assert_eq!(ended["origin"], "app:1 on python");
     assert_eq!(target.inspect("app", "1.0").await.unwrap(), parts.root);
-    assert_eq!(left_on_disk(&target.registry().storage()), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,34 +160,61 @@ async fn an_upload_is_its_callers_alone_and_needs_the_right_to_publish() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_have_its_digest_arrives_nowhere() {
-    let (_world, target, _node, client) = scene().await;
+    let (mut world, target, node, client) = scene().await;
     let id = start(&client, &target.repository("app")).await;
-    for (bytes, seed) in [(100, "small"), (3 * MIB, "pieces")] {
-        let (digest, mut wrong) = noise(bytes, seed);
-        *wrong.last_mut().unwrap() ^= 1;
-        let answer = put(&client, &id, (&digest, bytes), 0, wrong.clone()).await.unwrap();
-        let seen = (answer.status.as_u16(), answer.text("/reason"));
-        assert_eq!(seen, (409, "DIGEST_MISMATCH"), "{:#}", answer.body);
-        assert_eq!(stands(&client, &id, &digest, bytes).await, Some(0), "nothing is gone on with");
+    let (digest, wrong) = spoiled(100, "small");
+    refused(&client, &id, &digest, wrong).await;
+    assert_eq!(left_on_disk(&target.registry().storage()), 0);
+    drop(node);
+    // In pieces, and in one request.
+    let registry = Scripted::start(Personality::distribution_v3()).await.unwrap();
+    world.registry_table(&in_pieces(&registry));
+    let node = world.run().await.unwrap();
+    let client = world.client(&node).unwrap();
+    let id = start(&client, &format!("{}/app", registry.host())).await;
+    for (bytes, seed) in [(3 * MIB, "whole"), (SIZE, "pieces")] {
+        let (digest, wrong) = spoiled(bytes, seed);
         let stored = digest_of(&wrong);
-        assert_eq!(stands(&client, &id, &stored, bytes).await, Some(0), "{stored}");
-        assert_eq!(left_on_disk(&target.registry().storage()), 0, "{seed}");
+        refused(&client, &id, &digest, wrong).await;
+        assert!(registry.blob("app", &stored).is_none() && registry.blob("app", &digest).is_none());
     }
 }
 
-/// Sends a part of a blob of three pieces; two of them have arrived.
-async fn break_off(client: &Client, id: &str, seed: &str) -> String {
-    let (digest, bytes) = noise(3 * MIB, seed);
-    let part = bytes.get(..2 * MIB + MIB / 2).unwrap().to_vec();
-    let answer = put(client, id, (&digest, bytes.len()), 0, part).await.unwrap().good().unwrap();
-    assert_eq!(answer["present"], false, "{answer}");
-    digest
+/// Bytes of which the last one is not what their digest says.
+fn spoiled(bytes: usize, seed: &str) -> (String, Vec<u8>) {
+    let (digest, mut wrong) = noise(bytes, seed);
+    *wrong.last_mut().unwrap() ^= 1;
+    (digest, wrong)
+}
+
+async fn refused(client: &Client, id: &str, digest: &str, wrong: Vec<u8>) {
+    let bytes = wrong.len();
+    let answer = put(client, id, (digest, bytes), 0, wrong).await.unwrap();
+    let seen = (answer.status.as_u16(), answer.text("/reason"));
+    assert_eq!(seen, (409, "DIGEST_MISMATCH"), "{:#}", answer.body);
+    assert_eq!(stands(client, id, digest, bytes).await, Some(0), "nothing is gone on with");
+}
+
+/// The table of a registry that takes content in pieces of a MiB.
+fn in_pieces(registry: &Scripted) -> String {
+    let host = registry.host();
+    format!("[[registry]]\nhost = {host:?}\nplain_http = true\nchunk_bytes = {MIB}\n")
+}
+
+/// Sends some of a blob's pieces, and breaks off behind them: Debian's registry knows no way to end what
+/// broke off within a request, and collects that by itself after days.
+async fn break_off(client: &Client, id: &str, seed: &str) {
+    let (digest, bytes) = noise(SIZE, seed);
+    let part = bytes[..2 * MIB].to_vec();
+    let answer = put(client, id, (&digest, SIZE), 0, part).await.unwrap().good().unwrap();
+    assert_eq!(answer, json!({"offset": (2 * MIB).to_string(), "present": false}));
 }
 
 async fn nothing_left(target: &Site) {
     let storage = target.registry().storage();
     let gone = async || (left_on_disk(&storage) == 0).then_some(());
-    wait_until("nothing is left on the registry's disk", 2 * PATIENCE, gone).await.unwrap();
+    let ended = wait_until("nothing is left on the registry's disk", 2 * PATIENCE, gone).await;
+    assert!(ended.is_ok(), "{ended:?} {}", target.registry().log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,17 +287,14 @@ async fn until_confirmed(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_goes_on_at_another_replica_when_its_process_is_killed() {
-    let size = 16 * MIB;
+    let size = SIZE;
     let registry = Scripted::start(Personality::distribution_v3()).await.unwrap();
     let mut world = World::new().await.unwrap();
-    let host = registry.host();
-    world.registry_table(&format!(
-        "[[registry]]\nhost = {host:?}\nplain_http = true\nchunk_bytes = {MIB}\n"
-    ));
+    world.registry_table(&in_pieces(&registry));
     let (mut first, second) = (world.serve().await.unwrap(), world.serve().await.unwrap());
     let (a, b) = (world.client(&first).unwrap(), world.client(&second).unwrap());
     let (digest, bytes) = noise(size, "killed");
-    let id = start(&a, &format!("{host}/app")).await;
+    let id = start(&a, &format!("{}/app", registry.host())).await;
     let (pieces, body) = mpsc::channel::<Vec<u8>>(1);
     let body = stream::unfold(body, |mut body| async {
         body.recv().await.map(|piece| (Ok::<_, std::io::Error>(piece), body))
