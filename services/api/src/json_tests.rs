@@ -43,6 +43,7 @@ fn golden() -> Value {
         "source": "ghcr.io/acme/app:sha-1",
         "digest": "sha256:e3b0",
         "sourceDigest": "",
+        "origin": "",
         "state": "RELEASE_STATE_RUNNING",
         "stateReason": "",
         "message": "",
@@ -145,6 +146,30 @@ fn what_the_contract_does_not_have_is_refused() {
     assert!(serde_json::from_value::<v1::ListReleasesRequest>(state).is_err());
     let time = json!({"notAfter": "tomorrow"});
     assert!(serde_json::from_value::<v1::CreateReleaseRequest>(time).is_err());
+}
+
+#[test]
+fn an_upload_and_what_goes_into_it_have_every_key() {
+    let upload = serde_json::to_value(v1::Upload {
+        bytes_received: 9_007_199_254_740_993,
+        expire_time: Some(timestamp("2026-11-03T15:02:00Z")),
+        ..Default::default()
+    });
+    let keys = json!({
+        "id": "", "repository": "", "origin": "", "actor": "",
+        "expireTime": "2026-11-03T15:02:00Z", "bytesReceived": "9007199254740993"
+    });
+    assert_eq!(upload.unwrap(), keys);
+    let state = serde_json::to_value(v1::UploadBlobState::default()).unwrap();
+    assert_eq!(state, json!({"digest": "", "present": false, "offset": "0", "busy": false}));
+    let put = serde_json::to_value(v1::PutBlobResponse::default()).unwrap();
+    assert_eq!(put, json!({"offset": "0", "present": false}));
+    let manifest = json!({
+        "id": "", "digest": "sha256:e3b0",
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "content": "e30="
+    });
+    let manifest: v1::PutManifestRequest = serde_json::from_value(manifest).unwrap();
+    assert_eq!(manifest.content, b"{}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! rules of `buf.validate`.
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, FileDescriptor,
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, FileDescriptor, Kind,
     MethodDescriptor, OneofDescriptor, Value,
 };
 
@@ -19,8 +19,18 @@ pub(super) struct Contract {
 pub(super) struct Route {
     pub(super) verb: &'static str,
     pub(super) path: String,
-    /// Whether the message is the body; otherwise its fields are query parameters.
-    pub(super) has_body: bool,
+    pub(super) body: Body,
+}
+
+/// What the body of a call is; fields that are neither in it nor in the path are query parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Body {
+    /// There is none.
+    None,
+    /// The message, as JSON.
+    Message,
+    /// The bytes of this field as they are.
+    Content(String),
 }
 
 impl Contract {
@@ -56,9 +66,17 @@ impl Contract {
         };
         let routes = ["get", "put", "post", "delete", "patch"].map(|verb| (verb, text(verb)));
         let route = routes.into_iter().find(|(_, path)| !path.is_empty());
-        let body = text("body");
-        match (route, body.as_str()) {
-            (Some((verb, path)), "" | "*") => Ok(Route { verb, path, has_body: body == "*" }),
+        let body = match text("body").as_str() {
+            "" => Some(Body::None),
+            "*" => Some(Body::Message),
+            name => {
+                let field = method.input().get_field_by_name(name);
+                let of_bytes = field.filter(|field| field.kind() == Kind::Bytes);
+                of_bytes.map(|_| Body::Content(name.to_owned()))
+            }
+        };
+        match (route, body) {
+            (Some((verb, path)), Some(body)) => Ok(Route { verb, path, body }),
             _ => Err(OpenApiError::Unsupported(format!("the route of {}", method.full_name()))),
         }
     }
@@ -111,6 +129,7 @@ impl Rules {
     pub(super) fn number(&self, name: &str) -> Option<serde_json::Number> {
         self.value(name).and_then(|value| match value {
             Value::I32(number) => Some(number.into()),
+            Value::I64(number) => Some(number.into()),
             Value::U64(number) => Some(number.into()),
             _ => None,
         })

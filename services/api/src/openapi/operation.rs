@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     CallError, OpenApiError, Server,
-    described::{Contract, comment},
+    described::{Body, Contract, comment},
     schema::{described, reference},
     set,
 };
@@ -33,7 +33,7 @@ pub(super) fn of(
 ) -> Result<Operation, OpenApiError> {
     let route = contract.route(method)?;
     let mut call = (server.call)(method.full_name());
-    if route.has_body {
+    if route.body == Body::Message {
         call.errors.extend(server.body_errors);
     }
     let service = method.parent_service();
@@ -43,7 +43,12 @@ pub(super) fn of(
     let mut parameters = Vec::new();
     for field in method.input().fields() {
         let in_path = bound.iter().any(|name| name == field.name());
-        if in_path || !route.has_body {
+        let in_body = match &route.body {
+            Body::None => false,
+            Body::Message => true,
+            Body::Content(name) => name == field.name(),
+        };
+        if in_path || !in_body {
             parameters.push(parameter(contract, &field, in_path)?);
         }
     }
@@ -61,16 +66,15 @@ pub(super) fn of(
         "responses": responses(method, &call.errors),
         "x-grpc-method": format!("{}/{}", service.full_name(), method.name()),
     });
-    if route.has_body {
-        let input = method.input();
-        set(
-            &mut value,
-            "requestBody",
-            json!({
-                "required": true,
-                "content": { "application/json": { "schema": reference(input.name()) } },
-            }),
-        );
+    let body = match &route.body {
+        Body::None => None,
+        Body::Message => {
+            Some(json!({ "application/json": { "schema": reference(method.input().name()) } }))
+        }
+        Body::Content(_) => Some(json!({ "application/octet-stream": {} })),
+    };
+    if let Some(content) = body {
+        set(&mut value, "requestBody", json!({ "required": true, "content": content }));
     }
     Ok(Operation { path: route.path, verb: route.verb, value })
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     OpenApiError,
-    described::{Contract, Rules, comment, field_comment},
+    described::{Body, Contract, Rules, comment, field_comment},
     operation::bound_fields,
     set,
 };
@@ -41,7 +41,7 @@ pub(super) fn all(
     for method in methods.iter().filter(|method| method.full_name().starts_with("colophon.v1.")) {
         let route = contract.route(method)?;
         collect(&method.output(), Way::Out, &mut found);
-        if route.has_body {
+        if route.body == Body::Message {
             collect(&method.input(), Way::In, &mut found);
             let input = method.input().full_name().to_owned();
             left_out.entry(input).or_default().extend(bound_fields(&route.path));
@@ -195,7 +195,7 @@ fn single(
     Ok(match kind {
         Kind::String => text(rules),
         Kind::Bool => json!({ "type": "boolean" }),
-        Kind::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
+        Kind::Bytes => base64(rules),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
             let mut schema = json!({ "type": "integer", "format": "int32" });
             put(&mut schema, "minimum", rules.of("int32").number("gte"));
@@ -205,7 +205,11 @@ fn single(
         Kind::Uint32 | Kind::Fixed32 => {
             json!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX })
         }
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => large("int64", "^-?[0-9]{1,19}$", incoming),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
+            let mut schema = large("int64", "^-?[0-9]{1,19}$", incoming);
+            put(&mut schema, "minimum", rules.of("int64").number("gte"));
+            schema
+        }
         Kind::Uint64 | Kind::Fixed64 => {
             let mut schema = large("uint64", "^[0-9]{1,20}$", incoming);
             if incoming {
@@ -241,6 +245,18 @@ fn text(rules: &Rules) -> Value {
     }
     if let Some(pattern) = of_string.text("pattern") {
         set(&mut schema, "pattern", pattern);
+    }
+    schema
+}
+
+/// Bytes, which take four characters for three of them (RFC 4648, section 4).
+fn base64(rules: &Rules) -> Value {
+    let mut schema = json!({ "type": "string", "contentEncoding": "base64" });
+    if let Some(most) = rules.of("bytes").number("max_len").and_then(|most| most.as_u64()) {
+        set(&mut schema, "maxLength", most.div_ceil(3).saturating_mul(4));
+    }
+    if rules.flag("required") {
+        set(&mut schema, "minLength", 1);
     }
     schema
 }

@@ -88,6 +88,23 @@ fn an_answer_says_what_is_always_there() {
 }
 
 #[test]
+fn content_is_the_body_as_it_is_and_the_rest_stands_in_the_url() {
+    let document = made();
+    let put = &document["paths"]["/v1/uploads/{id}/blobs/{digest}"]["put"];
+    assert_eq!(put["requestBody"]["content"], json!({ "application/octet-stream": {} }));
+    let places = put["parameters"].as_array().unwrap().iter();
+    let places: Vec<_> = places.filter_map(|at| Some((at["name"].as_str()?, &at["in"]))).collect();
+    let (path, query) = (json!("path"), json!("query"));
+    let wanted = [("id", &path), ("digest", &path), ("size", &query), ("offset", &query)];
+    assert_eq!(places, wanted);
+    let schemas = &document["components"]["schemas"];
+    assert!(schemas.get("PutBlobRequest").is_none(), "nobody sends it as JSON");
+    assert_eq!(schemas["UploadBlob"]["properties"]["size"]["minimum"], 0);
+    let manifest = &schemas["PutManifestRequest"]["properties"]["content"];
+    assert_eq!((&manifest["minLength"], &manifest["maxLength"]), (&json!(1), &json!(5_592_408)));
+}
+
+#[test]
 fn nothing_is_left_without_words() {
     fn look(value: &Value, place: &str, wrong: &mut Vec<String>) {
         match value {

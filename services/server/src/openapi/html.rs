@@ -118,6 +118,12 @@ fn parameters(document: &Value, operation: &Value, main: &mut String) {
             ),
         );
     }
+    if operation.pointer("/requestBody/content/application~1octet-stream").is_some() {
+        rows.push_str(
+            "<tr><td>body<br><span class=\"note\">required</span></td><td>the bytes \
+             <span class=\"note\">application/octet-stream</span></td></tr>",
+        );
+    }
     if !rows.is_empty() {
         put(main, format_args!("<h4>Request</h4><table>{rows}</table>"));
     }
