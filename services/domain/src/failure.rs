@@ -185,6 +185,14 @@ reasons! {
     CredentialMissing = "CREDENTIAL_MISSING" => FailedPrecondition,
     /// Attempts are used up.
     AttemptsExhausted = "ATTEMPTS_EXHAUSTED" => Unavailable,
+    /// Somebody sends the blob at the moment, or has just broken off.
+    UploadBusy = "UPLOAD_BUSY" => Aborted,
+    /// The content does not begin where the blob stands.
+    UploadOffset = "UPLOAD_OFFSET" => FailedPrecondition,
+    /// The upload would have more bytes or blobs than one may have.
+    UploadTooLarge = "UPLOAD_TOO_LARGE" => FailedPrecondition,
+    /// The caller has so many uploads, or sends so many blobs at once, that no more are taken.
+    UploadLimit = "UPLOAD_LIMIT" => ResourceExhausted,
     /// The caller waits for releases in too many calls at once.
     TooManyWatchers = "TOO_MANY_WATCHERS" => ResourceExhausted,
     /// The server stops, and with it a stream; another one goes on.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use crate::{
     Digest, Line, OrderKey, Reason, Reference, Repository, Selection, Tag, TagKind, Version,
@@ -183,6 +184,8 @@ pub struct ReleaseRequest {
     pub break_glass: bool,
     /// What of the image goes along.
     pub selection: Selection,
+    /// The upload that brought the content, and ends with the release.
+    pub upload: Option<Uuid>,
 }
 
 impl ReleaseRequest {
@@ -204,6 +207,7 @@ impl ReleaseRequest {
             plan: None,
             break_glass: false,
             selection: Selection::default(),
+            upload: None,
         }
     }
 }
@@ -244,7 +248,7 @@ pub enum RollbackSubject {
         expected: Option<Expected>,
     },
     /// All floating tags that this release has moved.
-    Release(uuid::Uuid),
+    Release(Uuid),
 }
 
 /// A rollback as it was asked, parsed and checked.

@@ -224,6 +224,7 @@ mod tests {
             revision: 1,
             allow_backward: false,
             retries: vec![],
+            origin: String::new(),
         }
     }
 

@@ -78,6 +78,8 @@ pub struct ReleaseView {
     pub allow_backward: bool,
     /// When it was put to work again, oldest first; empty in lists.
     pub retries: Vec<RetryView>,
+    /// Where the content came from, if a client sent it; as claimed.
+    pub origin: String,
 }
 
 /// One time that a release was put to work again.

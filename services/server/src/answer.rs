@@ -45,6 +45,7 @@ pub(crate) fn release(view: ReleaseView) -> v1::Release {
         retries: view.retries.into_iter().map(retry).collect(),
         selection: Some(selection(&view.selection)),
         source_digest: digest(view.made_from.as_ref()),
+        origin: view.origin,
     }
 }
 

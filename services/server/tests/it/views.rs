@@ -73,6 +73,7 @@ pub fn release(number: u128) -> ReleaseView {
         revision: 1,
         allow_backward: false,
         retries: vec![],
+        origin: String::new(),
     }
 }
 
