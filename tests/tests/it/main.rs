@@ -39,6 +39,7 @@ mod order;
 mod overlap;
 mod plan;
 mod probes;
+mod push;
 mod put_answers;
 mod put_back;
 mod put_back_killed;

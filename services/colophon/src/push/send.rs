@@ -13,6 +13,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use super::{ladder::Ladder, local_problem, manifests::AWAY, view::View};
 use crate::{
@@ -249,7 +250,10 @@ fn silent() -> Missed {
 
 fn missed(status: &Status) -> Missed {
     let miss = judge(status);
-    let reason = miss.problem.reason.as_deref().and_then(Reason::parse);
+    // Only what the server itself gives as a reason counts: a code can mean anything.
+    let details = status.get_error_details();
+    let info = details.error_info();
+    let reason = info.and_then(|info| Reason::parse(&info.reason));
     match (reason, miss.again) {
         (Some(Reason::UploadBusy | Reason::UploadLimit), _) => Missed::Busy,
         (Some(Reason::UploadOffset), _) | (_, Retry::Backoff) => {
@@ -257,7 +261,7 @@ fn missed(status: &Status) -> Missed {
         }
         (_, Retry::Wait(asked)) => Missed::Again(miss.problem, asked),
         // What a stream that breaks off looks like where something stands in between.
-        (None, Retry::Never) if broken(status.code()) => {
+        (_, Retry::Never) if info.is_none() && broken(status.code()) => {
             Missed::Again(miss.problem, Duration::ZERO)
         }
         (_, Retry::Never) => Missed::Never(miss.problem),
@@ -272,7 +276,7 @@ fn broken(code: Code) -> bool {
 mod tests {
     use std::collections::HashMap;
 
-    use tonic_types::{ErrorDetails, StatusExt as _};
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
