@@ -24,6 +24,7 @@ SERVICES = [
     "colophon.v1.FreezeService",
     "colophon.v1.ReleaseService",
     "colophon.v1.TagService",
+    "colophon.v1.UploadService",
 ]
 
 

@@ -67,6 +67,7 @@ app.kubernetes.io/component: {{ .component }}
 - colophon.v1.FreezeService
 - colophon.v1.ReleaseService
 - colophon.v1.TagService
+- colophon.v1.UploadService
 - grpc.health.v1.Health
 - grpc.reflection.v1.ServerReflection
 {{- end -}}

@@ -31,6 +31,7 @@ pub(crate) const SECTIONS: &[&str] = &[
     "caller",
     "worker",
     "retention",
+    "upload",
     "reload",
     "log",
     "telemetry",
@@ -108,6 +109,9 @@ impl Check<'_> {
         }
         if let Some(retention) = self.section::<colophon_engine::RetentionSettings>("retention") {
             self.failed("", retention.check());
+        }
+        if let Some(upload) = self.section::<colophon_engine::UploadLimits>("upload") {
+            self.failed("", upload.check());
         }
         if let Some(telemetry) = self.section::<TelemetrySection>("telemetry") {
             self.failed("", telemetry.check());
@@ -327,6 +331,8 @@ port = 1
 concurrency = 0
 [retention]
 finished_jobs = '1m'
+[upload]
+idle_timeout = '1s'
 [[registry]]
 host = 'ghcr.io'
 plain_http = true
@@ -346,16 +352,17 @@ grants = []
             (2, "server"),
             (4, "worker.concurrency"),
             (6, "retention.finished_jobs"),
-            (10, "registry[0].insecure_skip_verify"),
-            (11, "registry[1]"),
-            (14, "repository[0].pattern"),
-            (17, "caller[0].token_sha256"),
-            (19, "nothing"),
+            (8, "upload.idle_timeout"),
+            (12, "registry[0].insecure_skip_verify"),
+            (13, "registry[1]"),
+            (16, "repository[0].pattern"),
+            (19, "caller[0].token_sha256"),
+            (21, "nothing"),
         ] {
             let begin = format!("line {line}: {key}: ");
             assert!(said.iter().any(|said| said.starts_with(&begin)), "{begin}: {said:#?}");
         }
-        assert_eq!(said.len(), 8, "{said:#?}");
+        assert_eq!(said.len(), 9, "{said:#?}");
     }
 
     #[test]

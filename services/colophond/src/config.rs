@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use colophon_domain::{Failure, RegistryHost, RuleConfig};
-use colophon_engine::{QueueLimits, RetentionSettings, WorkSettings};
+use colophon_engine::{QueueLimits, RetentionSettings, UploadLimits, WorkSettings};
 use colophon_registry::RegistryConfig;
 use colophon_server::{CallerConfig, ConnectionLimits, ServerSettings};
 use colophon_store::Store;
@@ -49,6 +49,9 @@ pub(crate) struct Config {
     /// How long what has ended is kept.
     #[serde(default)]
     pub(crate) retention: RetentionSettings,
+    /// What clients may send.
+    #[serde(default)]
+    pub(crate) upload: UploadLimits,
     /// How this file is read again.
     #[serde(default)]
     pub(crate) reload: ReloadSection,
@@ -65,7 +68,7 @@ pub(crate) struct Config {
 
 /// Sections that hold from the start of the process to its end.
 pub(crate) const FIXED_SECTIONS: &[&str] =
-    &["server", "database", "worker", "retention", "reload", "log", "telemetry"];
+    &["server", "database", "worker", "retention", "upload", "reload", "log", "telemetry"];
 
 /// `[reload]`
 #[derive(Default, Deserialize, JsonSchema)]
@@ -280,6 +283,7 @@ impl Config {
         config.log.check()?;
         config.telemetry.check()?;
         config.retention.check()?;
+        config.upload.check()?;
         config.check_rules()?;
         text.clone_into(&mut config.source);
         Ok(config)

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use colophon_domain::{
-    EntryQuery, EntryView, Failure, FreezeRequest, FreezeView, PlanView, Principal, Reason,
-    ReleaseQuery, ReleaseRequest, ReleaseView, Repository, RepositoryPattern, Result,
-    RollbackRequest, Settlement, Tag, TagView, Visibility,
+    BlobProgress, BlobWish, Digest, EntryQuery, EntryView, Failure, FreezeRequest, FreezeView,
+    NewUpload, PlanView, Principal, Reason, ReleaseQuery, ReleaseRequest, ReleaseView, Repository,
+    RepositoryPattern, Result, RollbackRequest, Settlement, Tag, TagView, UploadView, Visibility,
 };
 use colophon_engine::{Author, Engine};
-use colophon_server::{Part, Probe, Releases};
+use colophon_server::{Part, Probe, Releases, Uploads};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::BoxStream};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -141,6 +142,57 @@ impl Releases for Service {
 
     fn entries(&self, query: EntryQuery) -> BoxFuture<'_, Result<Vec<EntryView>>> {
         Box::pin(async move { self.engine().entries(&query).await })
+    }
+}
+
+impl Uploads for Service {
+    fn start_upload(
+        &self,
+        caller: Principal,
+        request: NewUpload,
+    ) -> BoxFuture<'_, Result<UploadView>> {
+        Box::pin(async move { self.engine().start_upload(&caller, request).await })
+    }
+
+    fn upload(&self, caller: Principal, id: Uuid) -> BoxFuture<'_, Result<UploadView>> {
+        Box::pin(async move { self.engine().upload(&caller, id).await })
+    }
+
+    fn find_blobs(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        blobs: Vec<BlobWish>,
+    ) -> BoxFuture<'_, Result<Vec<BlobProgress>>> {
+        Box::pin(async move { self.engine().find_blobs(&caller, id, blobs).await })
+    }
+
+    fn put_blob(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        blob: BlobWish,
+        offset: u64,
+        content: BoxStream<'static, Result<Bytes>>,
+    ) -> BoxFuture<'_, Result<BlobProgress>> {
+        Box::pin(async move { self.engine().put_blob(&caller, id, blob, offset, content).await })
+    }
+
+    fn put_manifest(
+        &self,
+        caller: Principal,
+        id: Uuid,
+        media_type: String,
+        digest: Digest,
+        content: Bytes,
+    ) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.engine().put_manifest(&caller, id, media_type, digest, content).await
+        })
+    }
+
+    fn abandon(&self, caller: Principal, id: Uuid) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move { self.engine().abandon(&caller, id).await })
     }
 }
 

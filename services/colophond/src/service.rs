@@ -73,7 +73,8 @@ impl Parts {
             fresh.rules,
             config.worker,
         )
-        .limited(limits, config.retention);
+        .limited(limits, config.retention)
+        .with_uploads(config.upload);
         Ok(Self {
             store,
             live: Live::new(engine, fresh.callers, fresh.vault),
@@ -166,10 +167,10 @@ impl Parts {
             self.serve_api(listener, serving)?;
         }
         if !work {
-            // Workers hear of the others by themselves.
+            // Workers hear of the others by themselves, and end uploads that nothing comes for.
             let (engine, token) = (self.live.engine.clone(), serving.stopping.clone());
             serving.tasks.spawn(async move {
-                engine.listen(token).await;
+                tokio::join!(engine.listen(token.clone()), engine.run_upload_janitor(token));
                 Ok(())
             });
         }
@@ -237,8 +238,10 @@ impl Parts {
 
     /// gRPC and REST, and the hints to other processes that there is work.
     fn serve_api(&self, listener: StdListener, serving: &mut Serving) -> Result<()> {
+        let service = Arc::new(Service(self.live.clone()));
         let router = colophon_server::router(
-            Arc::new(Service(self.live.clone())),
+            service.clone(),
+            service,
             self.live.callers.clone(),
             Arc::new(SystemClock),
             self.limits,

@@ -44,6 +44,8 @@ pub(crate) fn fingerprint(request: &ReleaseRequest) -> [u8; 32] {
         priority,
         plan,
         idempotency_key: _,
+        // The content is what the source names; sent again, it comes by another upload.
+        upload: _,
         purpose: _,
         source: _,
         targets: _,

@@ -31,6 +31,7 @@ mod settle;
 mod step;
 mod tag_job;
 mod tag_move;
+mod uploads;
 mod versions;
 mod watch;
 mod worker;
@@ -51,6 +52,7 @@ pub use finished::RetentionSettings;
 pub use hold::{Resume, Resumed};
 pub use room::QueueLimits;
 pub use settings::WorkSettings;
+pub use uploads::UploadLimits;
 pub use worker::Worker;
 
 use crate::watch::Watches;
@@ -75,6 +77,8 @@ pub struct Engine {
     limits: QueueLimits,
     retention: RetentionSettings,
     room: Arc<room::Room>,
+    uploads: UploadLimits,
+    streams: Arc<uploads::Streams>,
     manifests: Cache<(Repository, Digest), Manifest>,
     /// Jobs have become claimable.
     jobs: Arc<Notify>,
@@ -111,6 +115,8 @@ impl Engine {
             limits: QueueLimits::default(),
             retention: RetentionSettings::default(),
             room: Arc::default(),
+            uploads: UploadLimits::default(),
+            streams: Arc::default(),
             manifests,
             jobs: Arc::default(),
             unannounced: Arc::default(),
@@ -123,6 +129,13 @@ impl Engine {
     pub fn limited(mut self, limits: QueueLimits, retention: RetentionSettings) -> Self {
         self.limits = limits;
         self.retention = retention;
+        self
+    }
+
+    /// With other limits of what clients may send.
+    #[must_use]
+    pub fn with_uploads(mut self, limits: UploadLimits) -> Self {
+        self.uploads = limits;
         self
     }
 

@@ -111,6 +111,8 @@ impl Worker {
         tasks.spawn(async move { engine.prune(token).await });
         let (engine, token) = (self.engine.clone(), shutdown.clone());
         tasks.spawn(async move { engine.forget(token).await });
+        let (engine, token) = (self.engine.clone(), shutdown.clone());
+        tasks.spawn(async move { engine.run_upload_janitor(token).await });
         tasks
     }
 

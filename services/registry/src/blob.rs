@@ -9,8 +9,11 @@ use crate::{exchange::Call, session::Session};
 impl Session {
     /// Asks by HEAD. A registry that does not answer HEAD counts as one without the blob, which
     /// is then sent.
+    ///
+    /// # Errors
+    /// Whatever keeps the registry from answering.
     #[tracing::instrument(level = "debug", name = "registry.blob.check", skip_all, fields(repository = self.repository.name(), digest = %digest))]
-    pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let _place = self.place(&self.host.limits.requests).await;
         let url = self.url(&format!("blobs/{digest}"));
         let call = Call::reading(self, Method::HEAD, url, format!("looking for the blob {digest}"));

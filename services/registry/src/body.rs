@@ -19,15 +19,26 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::{
-    answer::Asked, config::RegistryConfig, copy::Progress, download::Download,
-    manifest::Descriptor, rate::Rate,
+    answer::Asked, config::RegistryConfig, copy::Progress, manifest::Descriptor, rate::Rate,
 };
 
 /// Pieces between a download and its upload. A piece is what the network gave at once, at most
 /// a few hundred KiB, so this bounds the memory of a transfer.
 const PIECES: usize = 2;
 
-/// What a download brings, for the bodies of one request after the other.
+/// Where the bytes of a blob come from, in pieces.
+pub(crate) trait Source: Send + 'static {
+    /// The offset of what [`next`](Self::next) hands out first.
+    fn start(&self) -> u64;
+
+    /// The next piece; `None` after the last one, when the blob was the right one.
+    ///
+    /// # Errors
+    /// `DIGEST_MISMATCH` before the last piece is handed out.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+}
+
+/// What a source brings, for the bodies of one request after the other.
 pub(crate) struct Feed {
     pipe: Arc<Mutex<Pipe>>,
     failure: Arc<Mutex<Option<Failure>>>,
@@ -62,12 +73,12 @@ impl Pipe {
 }
 
 impl Feed {
-    /// Begins to read a download.
-    pub(crate) fn of(download: Download) -> Self {
+    /// Begins to read a source.
+    pub(crate) fn of(source: impl Source) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES);
         let failure = Arc::new(Mutex::new(None));
-        let pipe = Pipe { pieces, at: download.start(), rest: Bytes::new() };
-        let reading = pump(download, sender, Arc::clone(&failure)).in_current_span();
+        let pipe = Pipe { pieces, at: source.start(), rest: Bytes::new() };
+        let reading = pump(source, sender, Arc::clone(&failure)).in_current_span();
         Self {
             pipe: Arc::new(Mutex::new(pipe)),
             failure,
@@ -99,21 +110,21 @@ impl Feed {
         Pieces { pipe: Arc::clone(&self.pipe), end, flow: Arc::clone(flow) }
     }
 
-    /// Why there are no more bytes, if that is the download's fault. A source that failed makes the
+    /// Why there are no more bytes, if that is the source's fault. A source that failed makes the
     /// request fail that its bytes are for; this is the cause.
     pub(crate) fn failed(&self) -> Option<Failure> {
         lock(&self.failure).take()
     }
 }
 
-/// Reads the download into the channel; a failure is kept for whoever asks, and ends the body.
+/// Reads the source into the channel; a failure is kept for whoever asks, and ends the body.
 async fn pump(
-    mut download: Download,
+    mut source: impl Source,
     pieces: mpsc::Sender<Result<Bytes, SourceFailed>>,
     failed: Arc<Mutex<Option<Failure>>>,
 ) {
     loop {
-        let piece = match download.next().await {
+        let piece = match source.next().await {
             Ok(Some(piece)) => Ok(piece),
             Ok(None) => return,
             Err(failure) => {

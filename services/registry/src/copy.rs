@@ -5,19 +5,15 @@
 
 use std::sync::Arc;
 
-use colophon_domain::{
-    CopyTotals, Digest, Failure, Lease, Reason, Result, Retry, Selection, TagOrDigest,
-};
+use colophon_domain::{CopyTotals, Digest, Failure, Lease, Reason, Result, Selection};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     along::{Along, Companion},
-    exchange::delays,
     gather::Gathered,
     known::Known,
     manifest::{Descriptor, Manifest},
-    manifests::PutError,
     metrics,
     plan::{Plan, plan},
     session::Session,
@@ -242,22 +238,9 @@ impl Copy<'_> {
             .remedy("push the layer to the source's registry, or leave foreign layers out"))
     }
 
-    /// Puts a manifest under its digest; unlike a tag's PUT it may simply be sent again.
+    /// Puts a manifest under its digest.
     pub(crate) async fn put(&self, manifest: &Manifest) -> Result<()> {
-        let what = TagOrDigest::Digest(manifest.digest.clone());
-        let mut delays = delays();
-        loop {
-            let failure = match self.target.put_manifest(&what, manifest, None).await {
-                Ok(()) => return Ok(()),
-                Err(PutError::NotApplied(failure)) => return Err(failure),
-                Err(PutError::Unknown(failure)) => failure,
-            };
-            let again = failure.retry_class() == Retry::Backoff;
-            match delays.next().filter(|_| again) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => return Err(failure),
-            }
-        }
+        self.target.put_by_digest(manifest).await
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::Response;
 use tokio::time::Instant;
 
 use crate::{
+    body::Source,
     exchange::{Call, delays},
     hash::{Hash, Marks},
     manifest::Descriptor,
@@ -77,31 +78,6 @@ impl Download {
             download.ask().await?;
         }
         Ok(download)
-    }
-
-    /// The offset of what [`next`](Self::next) hands out first.
-    pub(crate) fn start(&self) -> u64 {
-        self.offset
-    }
-
-    /// The next piece; `None` after the last one, when the blob was the right one.
-    ///
-    /// # Errors
-    /// `DIGEST_MISMATCH` before the last piece is handed out.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
-        while !self.verified {
-            if self.offset == self.size {
-                self.verify()?;
-                break;
-            }
-            let piece = self.read().await?;
-            self.marks.update(&mut self.hash, self.offset, &piece);
-            self.offset += piece.len() as u64;
-            if let Some(before) = self.held.replace(piece) {
-                return Ok(Some(before));
-            }
-        }
-        Ok(self.held.take())
     }
 
     fn verify(&mut self) -> Result<()> {
@@ -229,6 +205,28 @@ impl Download {
         self.skip = self.offset - start;
         self.response = Some(response);
         Ok(())
+    }
+}
+
+impl Source for Download {
+    fn start(&self) -> u64 {
+        self.offset
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.verified {
+            if self.offset == self.size {
+                self.verify()?;
+                break;
+            }
+            let piece = self.read().await?;
+            self.marks.update(&mut self.hash, self.offset, &piece);
+            self.offset += piece.len() as u64;
+            if let Some(before) = self.held.replace(piece) {
+                return Ok(Some(before));
+            }
+        }
+        Ok(self.held.take())
     }
 }
 

@@ -13,7 +13,7 @@ use colophon_domain::{
 };
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use crate::session::Session;
+use crate::{session::Session, trails::Trails};
 
 /// How often whoever waits for another process looks again. Nothing else is held meanwhile.
 const POLL: Duration = Duration::from_millis(500);
@@ -40,7 +40,7 @@ pub(crate) struct Boarded {
     /// Somebody else brought it, or tried to: it may be there.
     pub(crate) after: bool,
     /// How far that one's upload was.
-    pub(crate) trail: Option<Trail>,
+    trail: Option<Trail>,
 }
 
 impl Flights {
@@ -131,27 +131,6 @@ impl Boarded {
         Some((Arc::clone(book), flight))
     }
 
-    /// Whether anything can be written down for other processes.
-    pub(crate) fn is_written(&self) -> bool {
-        self.written.is_some()
-    }
-
-    /// Writes down how far the upload is; false if that did not work, which costs nothing now.
-    ///
-    /// # Errors
-    /// `LEASE_LOST` if somebody else brings the blob by now.
-    pub(crate) async fn keep(&self, trail: &Trail) -> Result<bool> {
-        let Some((book, flight)) = self.entry() else { return Ok(false) };
-        match book.mark(flight, trail).await {
-            Ok(()) => Ok(true),
-            Err(failure) if failure.reason() == Reason::LeaseLost => Err(failure),
-            Err(failure) => {
-                tracing::debug!(%failure, digest = %self.digest, "an upload is not written down");
-                Ok(false)
-            }
-        }
-    }
-
     /// The blob is there, or nobody is to go on with it.
     pub(crate) async fn land(&self) {
         let Some((book, flight)) = self.entry() else { return };
@@ -163,6 +142,28 @@ impl Boarded {
                 return;
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Trails for Boarded {
+    fn is_written(&self) -> bool {
+        self.written.is_some()
+    }
+
+    fn trail(&self) -> Option<&Trail> {
+        self.trail.as_ref()
+    }
+
+    async fn keep(&self, trail: &Trail) -> Result<bool> {
+        let Some((book, flight)) = self.entry() else { return Ok(false) };
+        match book.mark(flight, trail).await {
+            Ok(()) => Ok(true),
+            Err(failure) if failure.reason() == Reason::LeaseLost => Err(failure),
+            Err(failure) => {
+                tracing::debug!(%failure, digest = %self.digest, "an upload is not written down");
+                Ok(false)
+            }
         }
     }
 }

@@ -15,9 +15,13 @@ use crate::{budget::Budget, config::Checked, gather, places::Places};
 /// so this bounds the memory whatever the images' sizes.
 const TRANSFERS: usize = 10;
 
+/// Those of them that may come from clients, whose pace is their own: copies find a place all the same.
+const RECEPTIONS: usize = 8;
+
 /// The limits of the process.
 pub(crate) struct Limits {
     pub transfers: Arc<Places>,
+    pub receptions: Arc<Places>,
     /// Room for manifests that running copies hold, in KiB.
     pub manifests: Semaphore,
     pub budget: Arc<dyn RateBudget>,
@@ -39,6 +43,7 @@ impl Limits {
     pub(crate) fn new(budget: Arc<dyn RateBudget>) -> Arc<Self> {
         Arc::new(Self {
             transfers: Places::new(TRANSFERS),
+            receptions: Places::new(RECEPTIONS),
             manifests: gather::room(),
             budget,
             hosts: Mutex::default(),

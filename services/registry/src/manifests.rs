@@ -11,7 +11,7 @@ use reqwest::Response;
 use crate::{
     answer::{Asked, Refusal, read_limited},
     budget::Pass,
-    exchange::{Call, CallError},
+    exchange::{Call, CallError, delays},
     manifest::{
         ACCEPTED, Descriptor, MANIFEST_LIMIT, Manifest, essence, is_manifest, served_digest,
     },
@@ -168,6 +168,56 @@ impl Session {
         deadline: Instant,
     ) -> Result<(), PutError> {
         self.put(what, manifest, Some(deadline), Some(pass)).await
+    }
+
+    /// Puts a manifest under its digest; unlike a tag's PUT it may simply be sent again, and is.
+    pub(crate) async fn put_by_digest(&self, manifest: &Manifest) -> Result<()> {
+        let what = TagOrDigest::Digest(manifest.digest.clone());
+        let mut delays = delays();
+        loop {
+            let failure = match self.put_manifest(&what, manifest, None).await {
+                Ok(()) => return Ok(()),
+                Err(PutError::NotApplied(failure)) => return Err(failure),
+                Err(PutError::Unknown(failure)) => failure,
+            };
+            let again = failure.retry_class() == Retry::Backoff;
+            match delays.next().filter(|_| again) {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return Err(failure),
+            }
+        }
+    }
+
+    /// Puts the bytes of a manifest that a client sends under the digest that they must have. What it
+    /// names must be there; the registry sees to that.
+    ///
+    /// # Errors
+    /// `TOO_LARGE` above 4 MiB, `DIGEST_MISMATCH`, `UNSUPPORTED_MANIFEST` for what is not of the media
+    /// type or of none that is understood, and whatever the registry refuses.
+    pub async fn put_content(
+        &self,
+        digest: &Digest,
+        media_type: &str,
+        content: bytes::Bytes,
+    ) -> Result<()> {
+        if content.len() > MANIFEST_LIMIT {
+            let text = format!("the manifest {digest} is larger than {MANIFEST_LIMIT} bytes");
+            return Err(Failure::new(Reason::TooLarge, text).field("content"));
+        }
+        if !digest.matches(&content) {
+            let text = format!("the content of the manifest has another digest than {digest}");
+            return Err(Failure::new(Reason::DigestMismatch, text).field("content"));
+        }
+        let unsupported = |reason, text: &str| {
+            Failure::new(reason, format!("the manifest {digest} {text}")).field("content")
+        };
+        let manifest = Manifest::read(content, Some(media_type), digest.clone())
+            .map_err(|(reason, text)| unsupported(reason, &text))?;
+        if manifest.media_type != essence(media_type) {
+            let text = "is not what its media type says";
+            return Err(unsupported(Reason::UnsupportedManifest, text).field("media_type"));
+        }
+        self.put_by_digest(&manifest).await
     }
 
     #[tracing::instrument(level = "debug", name = "registry.manifest.upload", skip_all, fields(repository = self.repository.name(), reference = what.as_str(), digest = %manifest.digest))]

@@ -76,7 +76,7 @@ fn bytes(blobs: &[&Descriptor]) -> i64 {
 }
 
 /// Nothing moves, so there is nothing to tell.
-struct Untold;
+pub(crate) struct Untold;
 
 impl Progress for Untold {
     fn planned(&self, _bytes_total: i64, _blobs: i64) {}

@@ -176,10 +176,36 @@ impl Upload {
     /// Tells the registry that nothing more will come, as far as it wants to hear it.
     pub(crate) async fn cancel(mut self) {
         if !self.ended {
-            delete(&self.session, &self.location).await;
+            delete_quietly(&self.session, &self.location).await;
         }
         // Not before: whoever is broken off meanwhile leaves it to `drop`.
         self.ended = true;
+    }
+}
+
+impl Upload {
+    /// Cancels it where it stands, which is asked first if that is not known: where it stood before a
+    /// request broke off may be good no more.
+    ///
+    /// # Errors
+    /// Failures that pass.
+    pub(crate) async fn end(mut self) -> Result<()> {
+        self.kept = None;
+        if !self.find(u64::MAX).await? && self.ended {
+            return Ok(());
+        }
+        delete(&self.session, &self.location).await?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// The same for one that is in somebody's way: not for long, and whatever comes of it.
+    pub(crate) async fn end_soon(self) {
+        match tokio::time::timeout(CANCEL_TIMEOUT, self.end()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => tracing::debug!(%failure, "an upload could not be cancelled"),
+            Err(_) => tracing::debug!("an upload could not be cancelled in time"),
+        }
     }
 }
 
@@ -191,20 +217,30 @@ impl Drop for Upload {
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (session, location) = (self.session.clone(), self.location.clone());
-            runtime.spawn(async move { delete(&session, &location).await });
+            runtime.spawn(async move { delete_quietly(&session, &location).await });
         }
     }
 }
 
-async fn delete(session: &Session, location: &Url) {
+async fn delete_quietly(session: &Session, location: &Url) {
+    if let Err(failure) = delete(session, location).await {
+        tracing::debug!(%failure, "an upload could not be cancelled");
+    }
+}
+
+/// Tells the registry that nothing more will come. One that does not want to hear it is done with.
+async fn delete(session: &Session, location: &Url) -> Result<()> {
     // Before what begins anew: it has little time.
     let session = &session.urgent(Urgency::Normal.max(session.urgency));
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");
     call.renew = false;
     call.deadline = Some(Instant::now() + CANCEL_TIMEOUT);
-    if let Err(failure) = send(session, &call).await {
-        tracing::debug!(%failure, "an upload could not be cancelled");
+    let response = send(session, &call).await?;
+    if response.status().is_server_error() {
+        let text = format!("HTTP {}", response.status().as_u16());
+        return Err(call.asked.unavailable(&text));
     }
+    Ok(())
 }
 
 /// Sends a request to where an upload is, which may be another host.

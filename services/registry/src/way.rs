@@ -5,13 +5,13 @@ use colophon_domain::{Access, Failure, Reason, Result, Retry, Trail};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    flight::Boarded,
     hash::{Hash, Marks},
     host::Host,
     manifest::Descriptor,
     pieces::Grid,
     seal::Seal,
     session::Session,
+    trails::Trails,
     upload::Upload,
 };
 
@@ -44,7 +44,7 @@ impl Way {
     pub(crate) async fn of(
         target: &Session,
         blob: &Descriptor,
-        boarded: &Boarded,
+        trails: &impl Trails,
         cancel: CancellationToken,
     ) -> Self {
         let size = u64::try_from(blob.size).unwrap_or_default();
@@ -62,9 +62,9 @@ impl Way {
             seal: None,
             cancel,
         };
-        if grid.is_cut() && boarded.is_written() {
+        if grid.is_cut() && trails.is_written() {
             way.seal = seal(target, blob).await;
-            way.upload = boarded.trail.as_ref().and_then(|trail| way.taken_up(target, blob, trail));
+            way.upload = trails.trail().and_then(|trail| way.taken_up(target, blob, trail));
             if way.upload.is_some() {
                 // Whoever had it may have lost it by just what ended there.
                 (way.furthest, way.patience) = (way.offset(), 1);
@@ -126,6 +126,17 @@ impl Way {
         }
     }
 
+    /// The registry is known to take the blob in one request only.
+    pub(crate) fn goes_whole(&mut self) {
+        (self.whole, self.refused_chunks) = (true, self.grid.is_cut());
+    }
+
+    /// Whether the registry has refused chunks of the blob.
+    pub(crate) fn takes_no_chunks(&mut self) -> bool {
+        self.learn();
+        self.refused_chunks
+    }
+
     /// The blob is there. If the registry refused its chunks and took it in one request, other blobs
     /// need not try.
     pub(crate) fn arrived(&self, host: &Host) {
@@ -142,7 +153,7 @@ impl Way {
     ///
     /// # Errors
     /// `LEASE_LOST`.
-    pub(crate) async fn keep(&mut self, boarded: &Boarded) -> Result<()> {
+    pub(crate) async fn keep(&mut self, trails: &impl Trails) -> Result<()> {
         let Some(upload) = self.upload.as_mut() else { return Ok(()) };
         let offset = upload.offset;
         let Some(hash) = self.marks.at(offset).map(|hash| hash.state()) else { return Ok(()) };
@@ -153,7 +164,7 @@ impl Way {
             .filter(|_| upload.session.host.is_own(&upload.location))
             .and_then(|seal| seal.seal(&upload.location, &about(offset, &hash)));
         let Some(location) = sealed else { return Ok(()) };
-        if boarded.keep(&Trail { location, offset, hash }).await? {
+        if trails.keep(&Trail { location, offset, hash }).await? {
             upload.kept = Some(self.cancel.clone());
         }
         Ok(())
@@ -188,7 +199,7 @@ impl Way {
 }
 
 /// What a sealed URL is bound to.
-fn about(offset: u64, hash: &[u8]) -> Vec<u8> {
+pub(crate) fn about(offset: u64, hash: &[u8]) -> Vec<u8> {
     [&offset.to_be_bytes(), hash].concat()
 }
 

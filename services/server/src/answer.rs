@@ -2,10 +2,10 @@
 
 use colophon_api::{Timestamp, v1};
 use colophon_domain::{
-    AttemptView, BlobState, BlobView, Certainty, Digest, EntryView, FreezeView, Obstacle,
-    OnFailure, OrderKey, PlanView, PlannedPublication, PlannedTag, PublicationState,
+    AttemptView, BlobProgress, BlobState, BlobView, Certainty, Digest, EntryView, FreezeView,
+    Obstacle, OnFailure, OrderKey, PlanView, PlannedPublication, PlannedTag, PublicationState,
     PublicationView, Reason, Reference, ReleaseState, ReleaseView, RetryView, Selection, TagKind,
-    TagMoveState, TagMoveView, TagView, summary,
+    TagMoveState, TagMoveView, TagView, UploadView, Wanted, summary,
 };
 use time::OffsetDateTime;
 
@@ -95,6 +95,30 @@ pub(crate) fn freeze(view: FreezeView) -> v1::Freeze {
         active: view.active,
         lift_reason,
     }
+}
+
+/// Content on its way from a client.
+pub(crate) fn upload(view: UploadView) -> v1::Upload {
+    v1::Upload {
+        id: view.id.to_string(),
+        repository: view.repository.to_string(),
+        origin: view.origin,
+        actor: view.principal,
+        create_time: Some(view.created_at.into()),
+        expire_time: Some(view.expires_at.into()),
+        bytes_received: i64::try_from(view.bytes_received).unwrap_or(i64::MAX),
+    }
+}
+
+/// How far a blob is.
+pub(crate) fn blob_progress(progress: BlobProgress) -> v1::UploadBlobState {
+    let (present, offset, busy) = match progress.wanted {
+        Wanted::Present => (true, 0, false),
+        Wanted::From(offset) => (false, offset, false),
+        Wanted::Busy => (false, 0, true),
+    };
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    v1::UploadBlobState { digest: progress.digest.to_string(), present, offset, busy }
 }
 
 /// What a tag pointed to.

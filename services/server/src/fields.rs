@@ -37,7 +37,7 @@ pub(crate) fn optional<T>(
     parse(text).map(Some).map_err(|failure| failure.field(field.to_owned()))
 }
 
-/// Reads the id of a release or of a freeze.
+/// Reads the id of a release, a freeze or an upload.
 pub(crate) fn id(field: &str, text: &str) -> Result<Uuid> {
     // Only the usual form: the braced and the urn forms are other texts for the same release.
     let hyphenated = text.len() == 36;
@@ -49,6 +49,12 @@ pub(crate) fn id(field: &str, text: &str) -> Result<Uuid> {
         _ => Err(Failure::invalid(field.to_owned(), format!("{field} is not an id"))
             .remedy("an id is a UUID, for example 019a4d1c-0000-7000-8000-000000000001")),
     }
+}
+
+/// Reads a number of bytes.
+pub(crate) fn bytes(field: &'static str, number: i64) -> Result<u64> {
+    u64::try_from(number)
+        .map_err(|_| Failure::invalid(field, format!("{field} is {number}, and cannot be below 0")))
 }
 
 /// Reads a time that may be left out.

@@ -1,6 +1,8 @@
 //! The gRPC face: each method takes the caller from the request, calls the function that REST
 //! calls too, and writes failures as `google.rpc` details.
 
+mod uploads;
+
 use std::{future::Future, sync::Arc, time::Duration};
 
 use colophon_api::v1::{
@@ -9,6 +11,7 @@ use colophon_api::v1::{
 };
 use colophon_domain::{Principal, Result};
 use futures_util::{StreamExt as _, stream::BoxStream};
+use http::Extensions;
 use tonic::{Request, Response, Status, metadata::MetadataMap};
 
 use crate::{calls::Calls, guard, health::Stopping, observe::RequestId, status};
@@ -35,16 +38,22 @@ impl Grpc {
         F: Future<Output = Result<A>>,
     {
         let (metadata, extensions, message) = request.into_parts();
-        let id = extensions.get::<RequestId>().cloned().unwrap_or_default();
-        let Some(caller) = extensions.get::<Arc<Principal>>().cloned() else {
-            return Err(status::refused(&guard::nobody(), &id));
-        };
+        let (caller, id) = known(&extensions)?;
         let limit = self.call_timeout.min(asked_timeout(&metadata).unwrap_or(Duration::MAX));
         let answered = tokio::time::timeout(limit, call(self.calls.clone(), caller, message)).await;
         match answered.unwrap_or_else(|_| Err(guard::too_slow(limit))) {
             Ok(answer) => Ok(Response::new(answer)),
             Err(failure) => Err(status::refused(&failure, &id)),
         }
+    }
+}
+
+/// Who calls, and what the call is called.
+fn known(extensions: &Extensions) -> Result<(Arc<Principal>, RequestId), Status> {
+    let id = extensions.get::<RequestId>().cloned().unwrap_or_default();
+    match extensions.get::<Arc<Principal>>().cloned() {
+        Some(caller) => Ok((caller, id)),
+        None => Err(status::refused(&guard::nobody(), &id)),
     }
 }
 

@@ -108,8 +108,12 @@ async fn ready(State(readiness): State<Readiness>, extensions: Extensions) -> Re
 }
 
 /// The services that `grpc.health.v1` knows, besides the whole server (the empty name).
-const SERVICES: [&str; 3] =
-    ["colophon.v1.FreezeService", "colophon.v1.ReleaseService", "colophon.v1.TagService"];
+const SERVICES: [&str; 4] = [
+    "colophon.v1.FreezeService",
+    "colophon.v1.ReleaseService",
+    "colophon.v1.TagService",
+    "colophon.v1.UploadService",
+];
 
 fn known(request: &HealthCheckRequest) -> bool {
     request.service.is_empty() || SERVICES.contains(&request.service.as_str())

@@ -6,6 +6,7 @@ mod answer;
 mod callers;
 mod calls;
 mod connections;
+mod content;
 mod fields;
 mod grpc;
 mod guard;
@@ -25,17 +26,20 @@ mod settings;
 mod status;
 mod table;
 mod token;
+mod uploads;
 
 use std::sync::Arc;
 
 use axum::middleware;
 use colophon_api::v1::{
     freeze_service_server::FreezeServiceServer, release_service_server::ReleaseServiceServer,
-    tag_service_server::TagServiceServer,
+    tag_service_server::TagServiceServer, upload_service_server::UploadServiceServer,
 };
 use colophon_domain::{Clock, Entropy, SystemEntropy};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+
+use settings::LARGE_LIMIT_BYTES;
 
 pub use axum::Router;
 pub use callers::{CallerConfig, Callers};
@@ -48,10 +52,12 @@ pub use service::Releases;
 pub use settings::{ConnectionLimits, MESSAGE_LIMIT_BYTES, ServerSettings};
 pub use table::{Row, row};
 pub use token::{TOKEN_PREFIX, new_token};
+pub use uploads::Uploads;
 
 /// Both faces as one router, for [`serve`].
 pub fn router(
     service: Arc<dyn Releases>,
+    uploads: Arc<dyn Uploads>,
     callers: Callers,
     clock: Arc<dyn Clock>,
     settings: ServerSettings,
@@ -59,11 +65,13 @@ pub fn router(
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy);
     let readiness =
         readiness::Readiness::new(service.clone(), clock.clone(), settings.ready_max_age);
-    let calls = Arc::new(calls::Calls::new(service, clock.clone(), &settings));
+    let calls = Arc::new(calls::Calls::new(service, uploads, clock.clone(), &settings));
     let places = places::Places::new(settings.max_calls_per_caller);
     let doorkeeper = guard::Doorkeeper { callers, clock, places };
     let authenticated = middleware::from_fn_with_state(doorkeeper, guard::authenticate);
 
+    // Content comes for as long as its client sends it.
+    let blobs = rest::blobs(calls.clone()).route_layer(authenticated.clone());
     let rest = rest::routes(calls.clone(), settings.watch_keep_alive)
         .route_layer(authenticated.clone())
         .merge(health::routes(readiness.clone()))
@@ -73,7 +81,8 @@ pub fn router(
         .route_layer(authenticated)
         .merge(open_grpc_routes(readiness))
         .route_layer(middleware::from_fn(guard::only_grpc));
-    rest.merge(grpc)
+    rest.merge(blobs)
+        .merge(grpc)
         .fallback(observe::nowhere)
         .layer(middleware::from_fn_with_state(entropy, observe::observe))
 }
@@ -83,10 +92,13 @@ fn grpc_routes(grpc: grpc::Grpc) -> Router {
     let releases =
         ReleaseServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
     let tags = TagServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-    let freezes = FreezeServiceServer::new(grpc).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    let freezes =
+        FreezeServiceServer::new(grpc.clone()).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
+    let uploads = UploadServiceServer::new(grpc).max_decoding_message_size(LARGE_LIMIT_BYTES);
     Routes::new(releases)
         .add_service(tags)
         .add_service(freezes)
+        .add_service(uploads)
         .prepare()
         .into_axum_router()
         .reset_fallback()

@@ -59,6 +59,7 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
                 Reason::PermissionDenied,
                 Reason::IdempotencyKeyReused,
                 Reason::QueueFull,
+                Reason::NotFound,
             ],
             REGISTRY,
             PLANNED,
@@ -95,6 +96,35 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
         }
         "LiftFreeze" => &[&[Reason::NotFound, Reason::PermissionDenied]],
         "ListFreezes" => &[],
+        "StartUpload" => {
+            &[&[Reason::InvalidReference, Reason::PermissionDenied, Reason::UploadLimit], REGISTRY]
+        }
+        "GetUpload" | "AbandonUpload" => &[&[Reason::NotFound]],
+        "FindBlobs" => {
+            &[&[Reason::InvalidReference, Reason::NotFound, Reason::UploadTooLarge], REGISTRY]
+        }
+        "PutBlob" => &[
+            &[
+                Reason::InvalidReference,
+                Reason::NotFound,
+                Reason::UploadBusy,
+                Reason::UploadOffset,
+                Reason::UploadTooLarge,
+                Reason::UploadLimit,
+                Reason::LeaseLost,
+                Reason::ServerStopping,
+            ],
+            REGISTRY,
+        ],
+        "PutManifest" => &[
+            &[
+                Reason::InvalidReference,
+                Reason::NotFound,
+                Reason::ContentMissing,
+                Reason::UploadTooLarge,
+            ],
+            REGISTRY,
+        ],
         _ => return None,
     };
     let mut reasons = ALWAYS.to_vec();

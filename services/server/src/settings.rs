@@ -8,6 +8,12 @@ use serde::Deserialize;
 /// The largest request body and the largest gRPC message, in bytes.
 pub const MESSAGE_LIMIT_BYTES: usize = 1 << 20;
 
+/// The largest manifest that a client sends, in bytes.
+pub(crate) const MANIFEST_LIMIT_BYTES: usize = 4 << 20;
+
+/// The largest body and the largest gRPC message with a manifest in it, as base64 on REST, in bytes.
+pub(crate) const LARGE_LIMIT_BYTES: usize = 6 << 20;
+
 /// The limits of calls.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -41,6 +47,9 @@ pub struct ServerSettings {
     /// again. No setting of the file, so that nobody makes a removed caller's streams endless.
     #[serde(skip)]
     pub watch_life: Duration,
+    /// Content of a blob of which nothing comes for so long has broken off.
+    #[serde(skip)]
+    pub content_pause: Duration,
 }
 
 impl Default for ServerSettings {
@@ -54,6 +63,7 @@ impl Default for ServerSettings {
             watchers_per_caller: 64,
             watch_keep_alive: Duration::from_secs(15),
             watch_life: Duration::from_mins(15),
+            content_pause: Duration::from_secs(30),
         }
     }
 }

@@ -55,12 +55,13 @@ pub(crate) fn mended(headers: &HeaderMap, id: &RequestId) -> Option<Response> {
     Some(response.map(axum::body::Body::new))
 }
 
-fn unreadable(status: &Status) -> Failure {
+/// A message that the decoder refuses.
+pub(crate) fn unreadable(status: &Status) -> Failure {
     Failure::new(
         Reason::InvalidArgument,
         format!("the message cannot be read: {}", status.message()),
     )
-    .remedy("a message is protobuf, not compressed, and at most 1 MiB")
+    .remedy("a message is protobuf, not compressed, and at most 1 MiB, with a manifest 6 MiB")
 }
 
 fn with_code(code: Code, failure: &Failure, id: &RequestId) -> Status {

@@ -1,10 +1,8 @@
 //! What the server needs of the engine to take content from clients, as a trait beside
 //! [`Releases`](crate::Releases).
 
-use bytes::Bytes;
-use colophon_domain::{
-    BlobProgress, BlobWish, Digest, NewUpload, Principal, Result, UploadView,
-};
+use axum::body::Bytes;
+use colophon_domain::{BlobProgress, BlobWish, Digest, NewUpload, Principal, Result, UploadView};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 use uuid::Uuid;
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     Store, rows,
     tx::{self, Bounded as _, Fault},
+    uploads::take_upload,
 };
 
 /// A release to be accepted.
@@ -126,6 +127,10 @@ impl Store {
             && !insert_key(&mut tx, id, new, key).await?
         {
             return Ok(None);
+        }
+        // After the key, which answers for an upload that the same request has ended before.
+        if let Some(upload) = new.request.upload {
+            take_upload(&mut tx, id, new, upload).await?;
         }
         // Last, because it locks the references until the commit.
         self.insert_tags(&mut tx, id, new.request.purpose, &tags).await?;

@@ -38,6 +38,8 @@ mod standing;
 mod steps;
 mod tag_at;
 mod tx;
+mod upload_blobs;
+mod uploads;
 mod verdicts;
 mod wake;
 
@@ -64,6 +66,10 @@ pub use pruning::Prune;
 pub use queue::{Claimed, Renewed};
 pub use reconcile::DueIntent;
 pub use standing::Standing;
+pub use upload_blobs::{
+    UploadBoard, UploadBoarded, UploadBoarding, UploadFlight, UploadLeft, UploadOrphan, UploadStand,
+};
+pub use uploads::UploadTerms;
 pub use verdicts::Settled;
 pub use wake::{Hint, Wakeups};
 

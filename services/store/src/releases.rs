@@ -155,6 +155,7 @@ async fn views(
                r.state_reason, r.message, r.phase, r.cancel_requested_at, r.created_at, r.started_at,
                r.ended_at, r.purpose, r.on_failure, r.allow_backward, r.break_glass, r.plan, r.version,
                r.source_digest, r.platforms, r.referrers, r.cosign, r.include_foreign,
+               r.origin,
                release_revision(r) AS "whole_revision!", w.waiting_for AS "waiting_for?",
                w.waiting_reason AS "waiting_reason?", w.run_at AS "waiting_until?",
                (SELECT on_hold()) AS "held!"
@@ -222,6 +223,7 @@ async fn views(
                 revision: row.whole_revision.unsigned_abs(),
                 allow_backward: row.allow_backward,
                 retries: Vec::new(),
+                origin: row.origin,
             })
         })
         .collect()

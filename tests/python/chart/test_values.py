@@ -294,7 +294,8 @@ class Explained(unittest.TestCase):
         described = {key: default for key, default, _ in rows}
         self.assertEqual(len(rows), len(described), "a value is described twice")
         # Sections that are there or not, and have no default.
-        absent = dict.fromkeys(["config.vault", "config.retention", "config.telemetry"], "")
+        sections = ["config.vault", "config.retention", "config.upload", "config.telemetry"]
+        absent = dict.fromkeys(sections, "")
         self.assertEqual(described, dict(leaves(rendering.defaults())) | absent)
 
     def test_the_schema_has_every_key_of_the_configuration(self):

@@ -202,6 +202,7 @@ async fn every_key_of_the_configuration_is_described() {
         ("[[caller.grants]]", "[[caller]]\n[[caller.grants]]".to_owned()),
         ("[worker]", "[worker]".to_owned()),
         ("[retention]", "[retention]".to_owned()),
+        ("[upload]", "[upload]".to_owned()),
         ("[reload]", "[reload]".to_owned()),
         ("[log]", "[log]".to_owned()),
         ("[telemetry]", "[telemetry]".to_owned()),

@@ -27,7 +27,7 @@ pub(crate) fn python() -> PathBuf {
 }
 
 /// Makes the stubs of our contract.
-async fn stubs(folder: &Path) {
+pub(crate) async fn stubs(folder: &Path) {
     let protos = root().join("proto");
     let output = Command::new(python())
         .args(["-m", "grpc_tools.protoc", "-I"])
@@ -40,6 +40,7 @@ async fn stubs(folder: &Path) {
             "colophon/v1/release.proto",
             "colophon/v1/tag.proto",
             "colophon/v1/tag_move.proto",
+            "colophon/v1/upload.proto",
             "colophon/v1/watch.proto",
             "buf/validate/validate.proto",
             "google/api/annotations.proto",
@@ -51,10 +52,10 @@ async fn stubs(folder: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Runs the client and returns what it printed.
-async fn run(stubs: &Path, given: &Value) -> Value {
+/// Runs a client and returns what it printed.
+pub(crate) async fn run_script(name: &str, stubs: &Path, given: &Value) -> Value {
     let mut client = Command::new(python())
-        .arg(root().join("tests/python/grpc_client.py"))
+        .arg(root().join("tests/python").join(name))
         .env_clear()
         .env("PYTHONPATH", stubs)
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -90,11 +91,12 @@ async fn python_uses_the_whole_contract_and_hears_the_same_reasons_as_on_rest() 
         "address": node.address(), "token": world.token().expose_secret(), "source": source,
         "missing": missing, "target": app,
     });
-    let printed = run(&made, &given).await;
+    let printed = run_script("grpc_client.py", &made, &given).await;
     let services = json!([
         "colophon.v1.FreezeService",
         "colophon.v1.ReleaseService",
         "colophon.v1.TagService",
+        "colophon.v1.UploadService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
     ]);

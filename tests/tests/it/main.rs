@@ -66,6 +66,8 @@ mod soak;
 mod stopping;
 mod telemetry;
 mod telemetry_metrics;
+mod upload;
+mod upload_scene;
 mod vault;
 mod vault_login;
 mod vault_scene;

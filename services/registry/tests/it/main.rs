@@ -33,6 +33,7 @@ mod platforms;
 mod puts;
 mod reading;
 mod real;
+mod receiving;
 mod resuming;
 mod stage;
 mod support;

@@ -1,21 +1,27 @@
 //! The methods of the contract, one a file: a request is parsed, the caller's rights are asked,
 //! the engine is called, its answer is written. Both faces call the same functions.
 
+mod abandon_upload;
 mod cancel_release;
 mod create_freeze;
 mod create_release;
+mod find_blobs;
 mod get_release;
 mod get_tag;
+mod get_upload;
 mod idempotency;
 mod lift_freeze;
 mod list_freezes;
 mod list_releases;
 mod list_tag_moves;
 mod plan_release;
+mod put_blob;
+mod put_manifest;
 mod release_request;
 mod retry_release;
 mod rollback;
 mod settle_tag;
+mod start_upload;
 mod target_request;
 mod watch_release;
 
@@ -29,7 +35,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use crate::{
-    Releases, ServerSettings,
+    Releases, ServerSettings, Uploads,
     places::{Place, Places},
 };
 
@@ -45,6 +51,7 @@ const LATER: Duration = Duration::from_secs(5);
 /// What the methods work with.
 pub(crate) struct Calls {
     service: Arc<dyn Releases>,
+    uploads: Arc<dyn Uploads>,
     clock: Arc<dyn Clock>,
     /// The calls of each caller that wait for a release: streams and long polls.
     watchers: Places,
@@ -52,6 +59,8 @@ pub(crate) struct Calls {
     longest_wait: Duration,
     /// So long a stream lives.
     watch_life: Duration,
+    /// So long nothing of a blob may come.
+    content_pause: Duration,
 }
 
 impl fmt::Debug for Calls {
@@ -63,12 +72,21 @@ impl fmt::Debug for Calls {
 impl Calls {
     pub(crate) fn new(
         service: Arc<dyn Releases>,
+        uploads: Arc<dyn Uploads>,
         clock: Arc<dyn Clock>,
         settings: &ServerSettings,
     ) -> Self {
         let watchers = Places::new(settings.watchers_per_caller);
         let longest_wait = settings.call_timeout.mul_f64(0.9);
-        Self { service, clock, watchers, longest_wait, watch_life: settings.watch_life }
+        Self {
+            service,
+            uploads,
+            clock,
+            watchers,
+            longest_wait,
+            watch_life: settings.watch_life,
+            content_pause: settings.content_pause,
+        }
     }
 
     /// A place among the caller's calls that wait.

@@ -60,7 +60,7 @@ pub(super) fn parse(request: v1::CreateReleaseRequest) -> Result<ReleaseRequest>
         plan: plan(request.plan)?,
         break_glass: request.break_glass,
         selection: selection(&request.selection.unwrap_or_default())?,
-        upload: None,
+        upload: fields::optional("upload", &request.upload, |text| fields::id("upload", text))?,
     })
 }
 

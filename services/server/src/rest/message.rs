@@ -10,11 +10,14 @@ use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{refusal::Refusal, settings::MESSAGE_LIMIT_BYTES};
+use crate::{
+    refusal::Refusal,
+    settings::{LARGE_LIMIT_BYTES, MESSAGE_LIMIT_BYTES},
+};
 
 /// A body that is too large is read on and thrown away up to here, because a client that still
 /// writes when the connection closes often never sees the answer.
-const DRAIN_LIMIT_BYTES: u64 = 8 << 20;
+pub(super) const DRAIN_LIMIT_BYTES: u64 = 8 << 20;
 
 const ONCE: &str = "give a field once, and only one of those of which the contract asks for one";
 
@@ -25,25 +28,41 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Message<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        if !is_json(request.headers()) {
-            let failure = Failure::new(Reason::InvalidArgument, "the body is not application/json")
-                .remedy("send Content-Type: application/json");
-            return Err(Refusal::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
-        }
-        let announced = request
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > DRAIN_LIMIT_BYTES) {
-            return Err(too_large());
-        }
-        let bytes = collect(request.into_body()).await?;
-        read(&bytes).map(Self).map_err(Into::into)
+        message(request, MESSAGE_LIMIT_BYTES).await.map(Self)
     }
 }
 
+/// The same with a manifest in it.
+pub(super) struct Large<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Large<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        message(request, LARGE_LIMIT_BYTES).await.map(Self)
+    }
+}
+
+async fn message<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, Refusal> {
+    if !is_json(request.headers()) {
+        let failure = Failure::new(Reason::InvalidArgument, "the body is not application/json")
+            .remedy("send Content-Type: application/json");
+        return Err(Refusal::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, failure));
+    }
+    if announced(request.headers()).is_some_and(|length| length > DRAIN_LIMIT_BYTES) {
+        return Err(too_large(limit));
+    }
+    let bytes = collect(request.into_body(), limit).await?;
+    read(&bytes).map_err(Into::into)
+}
+
+/// How long the body is to be, if that is said.
+pub(super) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads the whole body, and keeps at most the limit of it.
-async fn collect(body: Body) -> Result<Vec<u8>, Refusal> {
+async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, Refusal> {
     let (mut bytes, mut seen) = (Vec::new(), 0_u64);
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
@@ -52,18 +71,18 @@ async fn collect(body: Body) -> Result<Vec<u8>, Refusal> {
             Failure::new(Reason::InvalidArgument, "the body ended before it was complete")
         })?;
         seen = seen.saturating_add(piece.len() as u64);
-        if seen <= MESSAGE_LIMIT_BYTES as u64 {
+        if seen <= limit as u64 {
             bytes.extend_from_slice(&piece);
         } else if seen > DRAIN_LIMIT_BYTES {
             break;
         }
     }
-    if seen > MESSAGE_LIMIT_BYTES as u64 { Err(too_large()) } else { Ok(bytes) }
+    if seen > limit as u64 { Err(too_large(limit)) } else { Ok(bytes) }
 }
 
-fn too_large() -> Refusal {
-    let failure = Failure::new(Reason::InvalidArgument, "the body is larger than 1 MiB")
-        .remedy("make several releases");
+fn too_large(limit: usize) -> Refusal {
+    let text = format!("the body is larger than {} MiB", limit >> 20);
+    let failure = Failure::new(Reason::InvalidArgument, text).remedy("make several releases");
     Refusal::with_status(StatusCode::PAYLOAD_TOO_LARGE, failure)
 }
 

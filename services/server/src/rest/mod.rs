@@ -4,6 +4,7 @@
 mod events;
 mod message;
 mod query;
+mod uploads;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,6 +28,8 @@ use crate::{
 use message::{Answer, Message};
 use query::Query;
 
+pub(crate) use uploads::blobs;
+
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The routes, without the layers around them.
@@ -45,6 +48,7 @@ pub(crate) fn routes(calls: Arc<Calls>, keep_alive: Duration) -> Router {
         .route("/v1/tag-moves", get(list_tag_moves))
         .route("/v1/freezes", post(create_freeze).get(list_freezes))
         .route("/v1/freezes/{id}/lift", post(lift_freeze))
+        .merge(uploads::routes())
         .with_state(calls)
 }
 

@@ -1,4 +1,4 @@
-//! The query parameters of GETs: fields of the request message by their names in the contract,
+//! Query parameters: fields of the request message by their names in the contract,
 //! in `snake_case` or `lowerCamelCase`. What is not a field is refused, never ignored.
 
 use std::str::FromStr;
@@ -68,6 +68,11 @@ impl Query {
 
     /// A whole number of 64 bits, not below zero.
     pub(super) fn long(&mut self, field: &'static str) -> Result<u64> {
+        self.parsed(field, "a whole number").map(Option::unwrap_or_default)
+    }
+
+    /// A whole number of 64 bits, with its sign.
+    pub(super) fn signed(&mut self, field: &'static str) -> Result<i64> {
         self.parsed(field, "a whole number").map(Option::unwrap_or_default)
     }
 

@@ -69,6 +69,7 @@ async fn no_method_of_the_contract_is_open() {
         "/v1/tag",
         "/v1/tag-moves",
         "/v1/freezes",
+        &format!("/v1/uploads/{}", uuid(1)),
     ] {
         let response = client().get(server.url(path)).send().await.unwrap();
         problem(response, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED").await;
@@ -81,6 +82,10 @@ async fn no_method_of_the_contract_is_open() {
         "/v1/tag/settle",
         "/v1/freezes",
         &format!("/v1/freezes/{}/lift", uuid(1)),
+        "/v1/uploads",
+        &format!("/v1/uploads/{}/find-blobs", uuid(1)),
+        &format!("/v1/uploads/{}/manifests", uuid(1)),
+        &format!("/v1/uploads/{}/abandon", uuid(1)),
     ] {
         let response = client().post(server.url(path)).send().await.unwrap();
         problem(response, StatusCode::UNAUTHORIZED, "UNAUTHENTICATED").await;
@@ -98,6 +103,12 @@ async fn no_method_of_the_contract_is_open() {
         "FreezeService/CreateFreeze",
         "FreezeService/ListFreezes",
         "FreezeService/LiftFreeze",
+        "UploadService/StartUpload",
+        "UploadService/GetUpload",
+        "UploadService/FindBlobs",
+        "UploadService/PutBlob",
+        "UploadService/PutManifest",
+        "UploadService/AbandonUpload",
         "TagService/Nothing",
     ] {
         let response = crate::grpc::raw(&server, &format!("/colophon.v1.{method}"), None).await;

@@ -7,7 +7,7 @@ use std::{
 
 use colophon_api::v1::{
     freeze_service_client::FreezeServiceClient, release_service_client::ReleaseServiceClient,
-    tag_service_client::TagServiceClient,
+    tag_service_client::TagServiceClient, upload_service_client::UploadServiceClient,
 };
 use colophon_domain::{
     Action, Clock, EntryQuery, EntryView, FreezeRequest, FreezeView, Grant, PlanView, Principal,
@@ -32,6 +32,7 @@ use tonic::{
 };
 use uuid::Uuid;
 
+use crate::fake_uploads::FakeUploads;
 pub use crate::views::{entry, freeze, plan, release, tag, uuid};
 
 pub const NOW: OffsetDateTime = datetime!(2026-11-03 14:02:00 UTC);
@@ -45,9 +46,9 @@ pub const READER: &str = "token-of-reader";
 /// The caller whose token expires at [`NOW`] plus one hour.
 pub const GUEST: &str = "token-of-guest";
 
-type Script<Q, A> = Mutex<Box<dyn FnMut(Q) -> BoxFuture<'static, Result<A>> + Send>>;
+pub type Script<Q, A> = Mutex<Box<dyn FnMut(Q) -> BoxFuture<'static, Result<A>> + Send>>;
 
-fn script<Q: 'static, A: Send + 'static>(
+pub fn script<Q: 'static, A: Send + 'static>(
     mut answer: impl FnMut(Q) -> Result<A> + Send + 'static,
 ) -> Script<Q, A> {
     Mutex::new(Box::new(move |question| {
@@ -81,7 +82,8 @@ pub struct Fake {
     lift: Script<(Principal, Uuid, String), FreezeView>,
     ready: Script<(), ()>,
     vault: Script<(), ()>,
-    /// The methods called, in order.
+    pub uploads: Arc<FakeUploads>,
+    /// The methods called, in order, without those of uploads.
     pub called: Mutex<Vec<&'static str>>,
 }
 
@@ -109,6 +111,7 @@ impl Default for Fake {
             lift: script(|(_, id, _)| Ok(FreezeView { id, ..freeze(1) })),
             ready: script(|()| Ok(())),
             vault: script(|()| Ok(())),
+            uploads: Arc::default(),
             called: Mutex::default(),
         }
     }
@@ -344,7 +347,7 @@ fn callers() -> Callers {
 /// The router around an engine, with the log of the whole test process collected.
 pub fn router(fake: Arc<Fake>, clock: Arc<TestClock>, settings: ServerSettings) -> axum::Router {
     crate::logs::collect();
-    colophon_server::router(fake, callers(), clock, settings)
+    colophon_server::router(fake.clone(), fake.uploads.clone(), callers(), clock, settings)
 }
 
 /// A running server; dropping it stops it.
@@ -393,6 +396,10 @@ impl Server {
 
     pub async fn tags(&self, token: &str) -> TagServiceClient<Authorized> {
         TagServiceClient::new(InterceptedService::new(self.channel().await, Bearer::new(token)))
+    }
+
+    pub async fn uploads(&self, token: &str) -> UploadServiceClient<Authorized> {
+        UploadServiceClient::new(InterceptedService::new(self.channel().await, Bearer::new(token)))
     }
 
     pub async fn freezes(&self, token: &str) -> FreezeServiceClient<Authorized> {

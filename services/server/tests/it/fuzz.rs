@@ -102,6 +102,12 @@ fn like_a_request() -> impl Strategy<Value = serde_json::Value> {
             "pattern",
             "endTime",
             "settledAs",
+            "origin",
+            "blobs",
+            "size",
+            "mediaType",
+            "content",
+            "upload",
         ])
         .prop_map(ToOwned::to_owned),
         "\\PC{0,6}",
@@ -125,6 +131,10 @@ fn posted() -> impl Strategy<Value = String> {
         "/v1/tag/settle".to_owned(),
         "/v1/freezes".to_owned(),
         format!("/v1/freezes/{}/lift", uuid(1)),
+        "/v1/uploads".to_owned(),
+        format!("/v1/uploads/{}/find-blobs", uuid(1)),
+        format!("/v1/uploads/{}/manifests", uuid(1)),
+        format!("/v1/uploads/{}/abandon", uuid(1)),
     ])
 }
 

@@ -33,7 +33,7 @@ pub async fn problem(response: Response, status: StatusCode, reason: &str) -> Va
     let path = response.url().path().to_owned();
     let problem = form(response, status, reason).await;
     // An answer does not tell how it was asked for: it is one of those that the path has.
-    let ways = ["GET", "POST"].into_iter();
+    let ways = ["GET", "POST", "PUT"].into_iter();
     let said = ways.filter_map(|way| documented(way, &path, status.as_u16(), Some(reason)));
     let said: Vec<_> = said.collect();
     assert!(said.is_empty() || said.iter().any(Result::is_ok), "{said:?}");

@@ -12,6 +12,8 @@ use crate::{
     http::{client, send},
 };
 
+const TOO_LARGE: &str = "The body is larger than 1 MiB, or with a manifest than 6 MiB";
+
 fn error(reason: Reason) -> CallError {
     let row = row(reason.kind());
     CallError { status: row.status.as_u16(), title: row.title, reason: reason.as_str() }
@@ -65,17 +67,27 @@ fn others() -> Map<String, Value> {
     ])
 }
 
+fn errors(method: &str) -> Vec<CallError> {
+    let mut errors: Vec<_> = call_reasons(method).unwrap().into_iter().map(error).collect();
+    if method.ends_with(".PutBlob") {
+        let title = "The body is not application/octet-stream, or is encoded";
+        let reason = Reason::InvalidArgument.as_str();
+        errors.push(CallError { status: 415, title, reason });
+    }
+    errors
+}
+
 fn made() -> Value {
     let call = |method: &str| Call {
         // One that the table forgets would look documented.
-        errors: call_reasons(method).unwrap().into_iter().map(error).collect(),
+        errors: errors(method),
         keyed: ["CreateRelease", "Rollback"]
             .iter()
             .any(|name| method.ends_with(&format!(".{name}"))),
     };
     let invalid = Reason::InvalidArgument.as_str();
     let body_errors = [
-        CallError { status: 413, title: "The body is larger than 1 MiB", reason: invalid },
+        CallError { status: 413, title: TOO_LARGE, reason: invalid },
         CallError { status: 415, title: "The body is not application/json", reason: invalid },
     ];
     let server = Described {

@@ -70,6 +70,9 @@ fn text(name: &str) -> &'static str {
         "repository" => "docker.io/acme/app",
         "tag" => "v1",
         "pattern" => "docker.io/acme/*",
+        // That of the bytes that a manifest is here.
+        "digest" => "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        "media_type" => "application/vnd.oci.image.manifest.v1+json",
         "reason" => "a test",
         name => panic!("say here what {name} takes"),
     }
@@ -88,6 +91,7 @@ fn good(rules: &Rules, message: &MessageDescriptor) -> DynamicMessage {
         let value = match field.kind() {
             Kind::String => Value::String(text(field.name()).into()),
             Kind::Uint64 => Value::U64(1),
+            Kind::Bytes => Value::Bytes("{}".into()),
             Kind::Enum(values) => Value::EnumNumber(values.values().nth(1).unwrap().number()),
             Kind::Message(inner) if inner.full_name() == "google.protobuf.Timestamp" => {
                 let mut time = DynamicMessage::new(inner);
@@ -134,6 +138,14 @@ fn beyond(rules: &DynamicMessage) -> Vec<Value> {
     }
     if let Some(rules) = part(rules, "uint64") {
         values.extend(number(&rules, "lte").map(|most| Value::U64(most.as_u64().unwrap() + 1)));
+    }
+    if let Some(rules) = part(rules, "int64") {
+        let least = number(&rules, "gte").map(|least| least.as_i64().unwrap());
+        values.extend(least.map(|least| Value::I64(least - 1)));
+    }
+    if let Some(rules) = part(rules, "bytes") {
+        let most = length(&rules, "max_len");
+        values.extend(most.map(|most| Value::Bytes(vec![b' '; most + 1].into())));
     }
     if let Some(rules) = part(rules, "map") {
         let pair = |key: String, value: &Value| (MapKey::String(key), value.clone());
@@ -229,13 +241,16 @@ async fn every_rule_of_the_contract_is_kept_by_naming_the_field() {
     let server = Server::start(Fake::default()).await;
     let mut tried = 0;
     let services = rules.pool.services().filter(|service| service.package_name() == "colophon.v1");
-    for method in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
+    let methods = services.flat_map(|service| service.methods().collect::<Vec<_>>());
+    // What a stream of messages needs is no rule of one message, and has tests of its own.
+    for method in methods.filter(|method| !method.is_client_streaming()) {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         let request = good(&rules, &method.input());
         let answer = raw_body(&server, &path, Some(CI), frame(&request)).await;
         // The answer's own status stands behind the body; a refusal would be in the headers.
         assert_eq!(refusal(answer.headers()), None, "{path}");
-        let before = server.called().len();
+        let asked = || server.called().len() + server.fake.uploads.called.lock().unwrap().len();
+        let before = asked();
         for (fields, request) in broken(&rules, &request, "") {
             let answer = raw_body(&server, &path, Some(CI), frame(&request)).await;
             let (code, field) = refusal(answer.headers()).unwrap_or_else(|| {
@@ -245,7 +260,7 @@ async fn every_rule_of_the_contract_is_kept_by_naming_the_field() {
             assert!(fields.contains(&field), "{path} {fields:?}: {field} is named instead");
             tried += 1;
         }
-        assert_eq!(server.called().len(), before, "{path}: the engine was asked all the same");
+        assert_eq!(asked(), before, "{path}: the engine was asked all the same");
     }
     assert!(tried > 60, "only {tried} requests were tried");
 }

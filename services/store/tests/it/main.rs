@@ -24,6 +24,7 @@ mod restored;
 mod retries;
 mod rollbacks;
 mod settling;
+mod uploads;
 mod walk;
 mod workers;
 mod world;
