@@ -1,6 +1,6 @@
 //! The command line client of Colophon: publishes images under tags and asks what tags pointed
-//! to. It talks gRPC to the server and to nothing else; it never sees a registry or its
-//! credentials.
+//! to. It talks gRPC to the server, and for `push` to the Docker engine of its machine; it never sees
+//! a registry or its credentials.
 
 mod answer;
 mod args;

@@ -256,7 +256,7 @@ fn missed(status: &Status) -> Missed {
     let reason = info.and_then(|info| Reason::parse(&info.reason));
     match (reason, miss.again) {
         (Some(Reason::UploadBusy | Reason::UploadLimit), _) => Missed::Busy,
-        (Some(Reason::UploadOffset), _) | (_, Retry::Backoff) => {
+        (Some(Reason::UploadOffset | Reason::LeaseLost), _) | (_, Retry::Backoff) => {
             Missed::Again(miss.problem, Duration::ZERO)
         }
         (_, Retry::Wait(asked)) => Missed::Again(miss.problem, asked),
@@ -290,8 +290,10 @@ mod tests {
         for reason in ["UPLOAD_BUSY", "UPLOAD_LIMIT"] {
             assert!(matches!(refused(Code::Aborted, reason), Missed::Busy), "{reason}");
         }
-        let offset = refused(Code::FailedPrecondition, "UPLOAD_OFFSET");
-        assert!(matches!(offset, Missed::Again(..)));
+        for reason in ["UPLOAD_OFFSET", "LEASE_LOST"] {
+            let refused = refused(Code::FailedPrecondition, reason);
+            assert!(matches!(refused, Missed::Again(..)), "{reason}");
+        }
         for status in [Status::unavailable("x"), Status::unknown("x"), Status::cancelled("x")] {
             assert!(matches!(missed(&status), Missed::Again(..)), "{status:?}");
         }
