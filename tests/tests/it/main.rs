@@ -40,6 +40,7 @@ mod overlap;
 mod plan;
 mod probes;
 mod push;
+mod push_docker;
 mod put_answers;
 mod put_back;
 mod put_back_killed;

@@ -15,7 +15,7 @@ use crate::exit::EXIT_CODES;
 pub struct Push {
     /// The image: docker://NAME of the local Docker engine, docker-archive:FILE, oci-archive:FILE,
     /// oci:FOLDER, or - for an archive on standard input
-    #[arg(value_parser = values::source, allow_hyphen_values = true)]
+    #[arg(value_parser = values::source)]
     pub source: Source,
     /// How it is read and sent.
     #[command(flatten)]
@@ -156,6 +156,7 @@ mod tests {
             assert!(parsed(&line).is_ok(), "{line}");
         }
         for options in [
+            "",
             "--to b/x",
             "--to b/x --git-short --tag 1",
             "--to b/x --semver-from-tag --semver 1.4.2",

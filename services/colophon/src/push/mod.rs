@@ -12,9 +12,12 @@ mod send;
 mod truth;
 mod view;
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use colophon_api::v1::{ReleaseState, StartUploadRequest};
+use colophon_api::v1::{AbandonUploadRequest, ReleaseState, StartUploadRequest};
 use colophon_local::{Image, LocalError, LocalErrorKind, Options, Source, open};
 
 pub use self::cleanup::prune;
@@ -63,14 +66,20 @@ pub async fn push(client: &Client, args: Push) -> Result<Answer, Problem> {
     let sent = sent?;
 
     let mut request = terms.request(format!("{repository}@{}", sent.root))?;
-    request.upload = sent.upload;
+    request.upload.clone_from(&sent.upload);
     request.idempotency_key = waiting.key();
     let key = request.idempotency_key.clone();
-    let (release, problem) = submit_with(client, &waiting, &key, &mut interrupt, || {
+    let submitted = submit_with(client, &waiting, &key, &mut interrupt, || {
         let (mut releases, request) = (client.releases.clone(), request.clone());
         async move { releases.create_release(request).await }
     })
-    .await?;
+    .await;
+    if let Err(problem) = &submitted
+        && !matches!(problem.exit, Exit::Unreachable | Exit::Interrupted)
+    {
+        abandon(client, sent.upload).await;
+    }
+    let (release, problem) = submitted?;
     if problem.is_none() {
         let written = files.write(&release).err();
         if let Some(name) = asked.filter(|_| release.state() == ReleaseState::Succeeded) {
@@ -127,6 +136,14 @@ async fn bring(
     sender.blobs(reading.streams).await?;
     manifests::send(client, &upload, &image, view).await?;
     Ok(Sent { upload, root: image.root.clone(), image_id: image.image_id.clone() })
+}
+
+/// Gives a place among the caller's uploads back where the release was refused. All content has come
+/// by then, so nothing is lost; an upload that this does not reach ends by itself.
+async fn abandon(client: &Client, id: String) {
+    let mut uploads = client.uploads.clone();
+    let asked = uploads.abandon_upload(AbandonUploadRequest { id });
+    drop(tokio::time::timeout(Duration::from_secs(5), asked).await);
 }
 
 /// What the image is called here, and where here is.

@@ -218,6 +218,16 @@ fn a_refusal_ends_with_the_code_of_its_reason() {
 }
 
 #[test]
+fn a_release_that_is_refused_ends_the_upload() {
+    let (fake, image) = (Fake::start(), built(ImageSpec::tiny("unwanted")));
+    let refused = refusal(Code::FailedPrecondition, "TAG_IMMUTABLE", "1.4.2 is elsewhere");
+    fake.script().create.push_back(Step::Refuse(refused));
+    let ran = push(&fake, &image, "");
+    assert_eq!(ran.code, Some(6), "{}", ran.err);
+    assert_eq!(fake.script().uploads.abandoned, [UPLOAD]);
+}
+
+#[test]
 fn a_source_that_cannot_be_read_is_named_before_anything_is_sent() {
     let fake = Fake::start();
     let folder = tempfile::tempdir().unwrap();
@@ -272,5 +282,5 @@ fn ctrl_c_while_sending_leaves_what_was_sent() {
     let ran = ran(&running.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(130), "{}", ran.err);
     assert!(ran.err.contains("run the same command again"), "{}", ran.err);
-    assert!(fake.script().created.is_empty());
+    assert!(fake.script().created.is_empty() && fake.script().uploads.abandoned.is_empty());
 }

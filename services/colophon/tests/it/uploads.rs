@@ -44,6 +44,8 @@ pub struct Uploads {
     pub refuse_next: VecDeque<Status>,
     /// So many questions about a blob are answered with "busy".
     pub busy: HashMap<String, u32>,
+    /// Every upload that was abandoned.
+    pub abandoned: Vec<String>,
     /// The pause after each message.
     pub pause: Duration,
 }
@@ -185,8 +187,9 @@ impl UploadService for Service {
 
     async fn abandon_upload(
         &self,
-        _: Request<AbandonUploadRequest>,
+        request: Request<AbandonUploadRequest>,
     ) -> Result<Response<AbandonUploadResponse>, Status> {
-        Err(Status::internal("the test expected no such call"))
+        self.script(&request).uploads.abandoned.push(request.into_inner().id);
+        Ok(Response::new(AbandonUploadResponse {}))
     }
 }
