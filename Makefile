@@ -54,13 +54,14 @@ test: setup ## run every test
 	cargo test --workspace --locked --no-fail-fast
 
 .PHONY: image-test
-image-test: setup ## build the image, run the chart's pods in it, open local images (as root, on a private Docker engine)
+image-test: setup ## build the image, run the chart's pods in it, open and push local images (as root, on a private Docker engine)
 	@command -v dockerd >/dev/null || .ci/packages docker.io
 	@command -v docker >/dev/null || .ci/packages docker-cli docker-buildx
 	cargo build --workspace --bins --locked
 	$(or $(CARGO_TARGET_DIR),target)/debug/with-postgres \
 		$(VENV)/bin/python -B tests/python/image/test_image.py $(or $(CARGO_TARGET_DIR),target)/debug
 	$(VENV)/bin/python -B tests/python/image/test_local.py $(or $(CARGO_TARGET_DIR),target)/debug
+	$(VENV)/bin/python -B tests/python/image/test_push.py $(or $(CARGO_TARGET_DIR),target)/debug
 
 .PHONY: demo
 demo: setup ## start all parts and publish an image, from nothing to a recorded release

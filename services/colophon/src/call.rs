@@ -13,7 +13,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     exit::{Exit, Problem},
-    progress::Progress,
+    progress::Notes,
 };
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,17 +37,18 @@ impl Patience {
 }
 
 /// An attempt that did not work.
-struct Miss {
-    problem: Problem,
+pub struct Miss {
+    /// What went wrong.
+    pub problem: Problem,
     /// Whether another attempt can help, and the pause that the server asks for.
-    again: Retry,
+    pub again: Retry,
 }
 
 /// Makes the call until it is answered for good or the patience is over. Two attempts that fail
 /// alike are told of once.
 pub async fn call<T, F>(
     patience: Patience,
-    progress: &mut Progress,
+    progress: &mut impl Notes,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T, Problem>
 where
@@ -88,7 +89,8 @@ fn unanswered(limit: Duration) -> Miss {
     Miss { problem, again: Retry::Backoff }
 }
 
-fn judge(status: &Status) -> Miss {
+/// What a status means: what to say of it, and whether asking again can help.
+pub fn judge(status: &Status) -> Miss {
     // Only a status that was made on this side has a source: the connection failed.
     if let Some(source) = status.source() {
         return broken(source);

@@ -6,7 +6,7 @@ use std::{fs, net::IpAddr, path::Path, time::Duration};
 
 use colophon_api::v1::{
     freeze_service_client::FreezeServiceClient, release_service_client::ReleaseServiceClient,
-    tag_service_client::TagServiceClient,
+    tag_service_client::TagServiceClient, upload_service_client::UploadServiceClient,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{
@@ -35,6 +35,8 @@ pub struct Client {
     pub tags: TagServiceClient<Transport>,
     /// Stops all moves for a time.
     pub freezes: FreezeServiceClient<Transport>,
+    /// Takes content.
+    pub uploads: UploadServiceClient<Transport>,
 }
 
 impl Client {
@@ -54,8 +56,9 @@ impl Client {
                 .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
             tags: TagServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
-            freezes: FreezeServiceClient::with_interceptor(channel, bearer)
+            freezes: FreezeServiceClient::with_interceptor(channel.clone(), bearer.clone())
                 .max_decoding_message_size(MESSAGE_LIMIT_BYTES),
+            uploads: UploadServiceClient::with_interceptor(channel, bearer),
         })
     }
 }

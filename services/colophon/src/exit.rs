@@ -23,7 +23,8 @@ Exit codes:
   9    the release ERRORED: its attempts are used up (ATTEMPTS_EXHAUSTED)
   10   not permitted, or no credential: PERMISSION_DENIED, UNAUTHENTICATED, REGISTRY_DENIED,
        REGISTRY_UNAUTHORIZED, VAULT_DENIED, CREDENTIAL_MISSING
-  11   the source: SOURCE_NOT_FOUND, SOURCE_GONE, UNSUPPORTED_MANIFEST
+  11   the source: SOURCE_NOT_FOUND, SOURCE_GONE, UNSUPPORTED_MANIFEST; of push and prune-local:
+       the image of this machine, or its Docker engine
   12   too late: EXPIRED
   13   the tag is not where it was expected: TAG_MOVED
   14   a newer build has the tag, or nobody can tell: ORDER_REGRESSION, ORDER_KEY_MISMATCH
@@ -31,7 +32,7 @@ Exit codes:
   16   there is nothing to go back to: NOT_IN_HISTORY, NOT_ENDED
   17   a freeze holds: FROZEN; the release waits for its end
   18   asked too often, come back later: RATE_LIMITED, QUEUE_FULL, TOO_MANY_CALLS,
-       TOO_MANY_WATCHERS
+       TOO_MANY_WATCHERS, UPLOAD_LIMIT
   130  interrupted; an accepted release goes on
 The same reason gives the same code, whether the server refuses the request, the release ends
 with it, or a plan shows it.
@@ -63,7 +64,8 @@ pub enum Exit {
     Errored,
     /// Somebody lacks a permission or a credential: the caller, or the service.
     NotPermitted,
-    /// The source is not there, or of no kind that is copied.
+    /// The source is not there, or of no kind that is copied; an image of this machine, or the
+    /// engine that has it, cannot be read.
     Source,
     /// The time in which the release may move tags is over.
     Expired,
@@ -122,7 +124,8 @@ impl Exit {
             Reason::RateLimited
             | Reason::QueueFull
             | Reason::TooManyCalls
-            | Reason::TooManyWatchers => Some(Self::RateLimited),
+            | Reason::TooManyWatchers
+            | Reason::UploadLimit => Some(Self::RateLimited),
             Reason::Superseded => Some(Self::Superseded),
             Reason::Cancelled => Some(Self::Cancelled),
             Reason::AttemptsExhausted => Some(Self::Errored),

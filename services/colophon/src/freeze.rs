@@ -9,7 +9,7 @@ use crate::{
     call::{Patience, call},
     connect::Client,
     exit::{Exit, Problem},
-    progress::Progress,
+    progress::{Notes as _, Progress},
 };
 
 /// Stops moves from now on.

@@ -1,6 +1,6 @@
 //! The command line client of Colophon: publishes images under tags and asks what tags pointed
-//! to. It talks gRPC to the server and to nothing else; it never sees a registry or its
-//! credentials.
+//! to. It talks gRPC to the server, and for `push` to the Docker engine of its machine; it never sees
+//! a registry or its credentials.
 
 mod answer;
 mod args;
@@ -12,6 +12,7 @@ mod interrupt;
 mod plan;
 mod progress;
 mod publish;
+mod push;
 mod queries;
 mod render;
 mod rollback;
@@ -49,6 +50,8 @@ async fn run(cli: Cli) -> Result<Answer, Problem> {
         Command::Completions(args) => Ok(Answer::Text(args.script())),
         Command::Man(args) => args.write().map(Answer::Text),
         Command::Publish(args) => publish::publish(&client()?, *args).await,
+        Command::Push(args) => push::push(&client()?, *args).await,
+        Command::PruneLocal(args) => push::prune(&client()?, args).await,
         Command::Plan(args) => plan::plan(&client()?, *args, &line()).await,
         Command::Rollback(args) => rollback::rollback(&client()?, *args).await,
         Command::Release(args) => publish::show(&client()?, args).await,

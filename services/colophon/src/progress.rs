@@ -14,6 +14,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::text::{bytes, clean, short_digest};
 
+/// Who says something while one waits.
+pub trait Notes {
+    /// Says something in between.
+    fn note(&mut self, text: &str);
+}
+
 /// The progress of one release, and remarks on the way.
 pub enum Progress {
     /// For a terminal.
@@ -25,12 +31,7 @@ pub enum Progress {
 impl Progress {
     /// Bars if stderr is a terminal that can draw them.
     pub fn for_stderr() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        if io::stderr().is_terminal() && !dumb {
-            Self::Bars(Box::default())
-        } else {
-            Self::Lines(Lines::default())
-        }
+        if can_draw() { Self::Bars(Box::default()) } else { Self::Lines(Lines::default()) }
     }
 
     /// Shows where the release stands.
@@ -45,16 +46,6 @@ impl Progress {
         }
     }
 
-    /// Says something in between.
-    pub fn note(&mut self, text: &str) {
-        let line = format!("note: {}", clean(text));
-        match self {
-            // Drawing is best effort: a terminal that went away must not stop the waiting.
-            Self::Bars(bars) => drop(bars.all.println(line)),
-            Self::Lines(_) => say(&line),
-        }
-    }
-
     /// Takes the bars away, so that what follows stands alone.
     pub fn finish(&mut self) {
         if let Self::Bars(bars) = self {
@@ -65,7 +56,25 @@ impl Progress {
     }
 }
 
-fn say(line: &str) {
+impl Notes for Progress {
+    fn note(&mut self, text: &str) {
+        let line = format!("note: {}", clean(text));
+        match self {
+            // Drawing is best effort: a terminal that went away must not stop the waiting.
+            Self::Bars(bars) => drop(bars.all.println(line)),
+            Self::Lines(_) => say(&line),
+        }
+    }
+}
+
+/// Whether stderr is a terminal that can draw bars.
+pub fn can_draw() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    io::stderr().is_terminal() && !dumb
+}
+
+/// A line on stderr.
+pub fn say(line: &str) {
     // Whoever closed stderr does not want to read it.
     drop(writeln!(io::stderr(), "{line}"));
 }
@@ -202,19 +211,21 @@ impl Bars {
     }
 }
 
-const BLOB_LINE: &str = "    {prefix} [{bar:20}] {msg}";
+/// What a blob on its way looks like.
+pub const BLOB_LINE: &str = "    {prefix} [{bar:20}] {msg}";
 
 fn blob_text(blob: &BlobProgress) -> String {
     let text = format!("{} of {}", bytes(blob.done_bytes), bytes(blob.size_bytes));
     if blob.attempts > 1 { format!("{text}, attempt {}", blob.attempts) } else { text }
 }
 
-/// The templates are ours and a test reads them; a plain line is no reason to fail.
-fn styled(template: &str) -> ProgressStyle {
+/// The look of a bar. The templates are ours and a test reads them; a plain line is no reason to fail.
+pub fn styled(template: &str) -> ProgressStyle {
     style(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-fn line(all: &MultiProgress, template: &str) -> ProgressBar {
+/// A bar below those that there are.
+pub fn line(all: &MultiProgress, template: &str) -> ProgressBar {
     let bar = all.add(ProgressBar::no_length());
     bar.set_style(styled(template));
     bar.enable_steady_tick(Duration::from_millis(120));

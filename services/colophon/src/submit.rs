@@ -32,8 +32,24 @@ pub async fn submit<F>(
 where
     F: Future<Output = Result<Response<Release>, Status>>,
 {
-    let mut progress = Progress::for_stderr();
     let mut interrupt = Interrupt::new()?;
+    let (release, problem) = submit_with(client, waiting, key, &mut interrupt, attempt).await?;
+    Ok(Answer::Release(Box::new(release), problem))
+}
+
+/// The same for who listens for signals already, and has more to do with the release: as it was seen
+/// last, and why it is not a success.
+pub async fn submit_with<F>(
+    client: &Client,
+    waiting: &Waiting,
+    key: &str,
+    interrupt: &mut Interrupt,
+    attempt: impl FnMut() -> F,
+) -> Result<(Release, Option<Problem>), Problem>
+where
+    F: Future<Output = Result<Response<Release>, Status>>,
+{
+    let mut progress = Progress::for_stderr();
     let until = deadline(waiting.timeout);
     let accepted = call(Patience { attempt: ATTEMPT, until }, &mut progress, attempt);
     let accepted = tokio::select! {
@@ -42,10 +58,10 @@ where
     };
     let release = accepted?;
     if waiting.no_wait {
-        return Ok(Answer::Release(Box::new(release), None));
+        return Ok((release, None));
     }
-    let seen = watch(client, release, until, &mut progress, &mut interrupt).await;
-    Ok(Answer::Release(Box::new(seen.release), seen.problem))
+    let seen = watch(client, release, until, &mut progress, interrupt).await;
+    Ok((seen.release, seen.problem))
 }
 
 /// `timeout` from now; a year if it is longer than the clock can count.

@@ -39,6 +39,8 @@ mod order;
 mod overlap;
 mod plan;
 mod probes;
+mod push;
+mod push_docker;
 mod put_answers;
 mod put_back;
 mod put_back_killed;

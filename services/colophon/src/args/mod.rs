@@ -5,6 +5,7 @@ mod along;
 mod freeze;
 mod moment;
 mod publish;
+mod push;
 mod queries;
 mod rollback;
 mod shells;
@@ -17,7 +18,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::{
     freeze::{Freeze, Freezes, Lift},
-    publish::{Plan, Publish, Waiting},
+    publish::{Plan, Publish, Terms, Waiting},
+    push::{Git, Outputs, PruneLocal, Push, Reading},
     queries::{Cancel, History, Releases, Resolve, Retry, ShowRelease},
     rollback::{Rollback, Settle, SettledChoice},
     shells::{Completions, Man},
@@ -93,6 +95,9 @@ pub enum Output {
 pub enum Command {
     /// Copy an image where it is missing, then move the tags, and wait until that is done
     Publish(Box<Publish>),
+    /// Send an image of this machine where it is to be published, then move the tags as `publish`
+    /// does
+    Push(Box<Push>),
     /// Show what `publish` would do with the same options, and move nothing
     Plan(Box<Plan>),
     /// Move floating tags back, and wait until that is done
@@ -120,6 +125,8 @@ pub enum Command {
     Lift(Lift),
     /// Say what became of an interrupted move, where the registry cannot be asked any more
     Settle(Settle),
+    /// Remove local names of images that are published
+    PruneLocal(PruneLocal),
     /// Print what a shell needs to complete command lines
     Completions(Completions),
     /// Write the manual pages into a folder

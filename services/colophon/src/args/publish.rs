@@ -45,6 +45,17 @@ the reason has none.";
 pub struct Content {
     /// The image, host[:port]/name:tag or host[:port]/name@digest
     pub source: String,
+    /// Where and as what.
+    #[command(flatten)]
+    pub terms: Terms,
+    /// What of the image goes along.
+    #[command(flatten)]
+    pub along: Along,
+}
+
+/// Where to publish and as what, wherever the image comes from.
+#[derive(Debug, Args)]
+pub struct Terms {
     /// The repositories and their tags.
     #[command(flatten)]
     pub targets: Targets,
@@ -53,7 +64,7 @@ pub struct Content {
     #[arg(long, value_name = "VERSION", value_parser = values::semver, conflicts_with = "order")]
     pub semver: Option<String>,
     /// A pre-release, or a version with build metadata, moves floating tags too
-    #[arg(long, requires = "semver")]
+    #[arg(long)]
     pub semver_pre_release: bool,
     /// What orders the builds of every floating tag: number:1234, time:2026-11-03T14:02:00Z or
     /// semver:1.4.2; an older build that finishes later does not move the tag back
@@ -73,9 +84,6 @@ pub struct Content {
     /// Move tags in spite of a freeze; needs --reason, and the ledger says that it was done
     #[arg(long)]
     pub break_glass: bool,
-    /// What of the image goes along.
-    #[command(flatten)]
-    pub along: Along,
     /// Why, for the ledger
     #[arg(long)]
     pub reason: Option<String>,
@@ -135,6 +143,15 @@ impl Waiting {
 impl Content {
     /// The request without key and plan; what contradicts itself is a usage error that says why.
     pub fn request(self) -> Result<CreateReleaseRequest, Problem> {
+        let mut request = self.terms.request(self.source)?;
+        request.selection = self.along.selection();
+        Ok(request)
+    }
+}
+
+impl Terms {
+    /// The request without key, plan and selection.
+    pub fn request(self, source: String) -> Result<CreateReleaseRequest, Problem> {
         self.check()?;
         let if_older = self.if_older.map_or(OlderPolicy::Unspecified, |choice| match choice {
             OlderChoice::Refuse => OlderPolicy::Refuse,
@@ -145,7 +162,7 @@ impl Content {
             OnFailureChoice::Keep => OnFailure::Keep,
         });
         Ok(CreateReleaseRequest {
-            source: self.source,
+            source,
             targets: self.targets.0,
             reason: self.reason.unwrap_or_default(),
             on_behalf_of: self.on_behalf_of.unwrap_or_default(),
@@ -161,11 +178,13 @@ impl Content {
             on_failure: on_failure.into(),
             plan: String::new(),
             break_glass: self.break_glass,
-            selection: self.along.selection(),
+            selection: None,
+            upload: String::new(),
         })
     }
 
-    fn check(&self) -> Result<(), Problem> {
+    /// Refuses what contradicts itself.
+    pub fn check(&self) -> Result<(), Problem> {
         let silent = self.reason.as_deref().is_none_or(|reason| reason.trim().is_empty());
         for (asked, option) in
             [(self.allow_backward, "--allow-backward"), (self.break_glass, "--break-glass")]
@@ -174,6 +193,10 @@ impl Content {
                 return Err(Problem::usage(format!("{option} needs --reason"))
                     .remedy("say why: it stands in the ledger with the move"));
             }
+        }
+        if self.semver_pre_release && self.semver.is_none() {
+            return Err(Problem::usage("--semver-pre-release says nothing without --semver")
+                .remedy("say which version it is, for example --semver 1.5.0-rc.1"));
         }
         let floating = self.targets.0.iter().any(|target| !target.floating_tags.is_empty());
         if self.order.is_some() && !floating {

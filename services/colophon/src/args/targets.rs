@@ -20,6 +20,8 @@ const EXPECT: &str = "expect";
 const ORDER_OF: &str = "order-of";
 /// Not one of these options, but with it a target needs no tags of its own.
 const SEMVER: &str = "semver";
+/// Options of `push` that make tags, too.
+const MAKE_TAGS: [&str; 2] = ["git", "semver_from_tag"];
 
 impl Args for Targets {
     fn augment_args(command: Command) -> Command {
@@ -67,7 +69,9 @@ impl FromArgMatches for Targets {
             let target = owner(&mut starts, index, ORDER_OF, &tag)?;
             set(&mut guard(target, &tag).order_key, Some(key), ORDER_OF, &tag)?;
         }
-        let versioned = matches.try_contains_id(SEMVER).unwrap_or(false);
+        let asked = |name: &str| matches!(matches.try_get_one::<bool>(name), Ok(Some(true)));
+        let versioned =
+            matches.try_contains_id(SEMVER).unwrap_or(false) || MAKE_TAGS.into_iter().any(asked);
         let targets: Vec<Target> = starts.into_iter().map(|(_, target)| target).collect();
         for target in &targets {
             check(target, versioned)?;

@@ -3,8 +3,10 @@
 
 use colophon_api::{Timestamp, v1};
 use colophon_domain::{
-    Clock as _, Digest, Expected, Failure, OrderKey, RepositoryPattern, SystemClock, Version,
+    Clock as _, Digest, Expected, Failure, OrderKey, Platform, Repository, RepositoryPattern,
+    SystemClock, Version,
 };
+use colophon_local::Source;
 use v1::{ReleaseState, order_key};
 
 use super::moment;
@@ -73,6 +75,25 @@ pub fn order(text: &str) -> Result<v1::OrderKey, String> {
         OrderKey::Semver(version) => order_key::Key::Semver(version.to_string()),
     };
     Ok(v1::OrderKey { key: Some(key) })
+}
+
+/// Where an image of this machine is.
+pub fn source(text: &str) -> Result<Source, String> {
+    text.parse::<Source>().map_err(|error| match error.remedy_text() {
+        Some(remedy) => format!("{}; {remedy}", error.what()),
+        None => error.what().to_owned(),
+    })
+}
+
+/// A platform.
+pub fn platform(text: &str) -> Result<Platform, String> {
+    text.parse().map_err(|failure| told(&failure))
+}
+
+/// A repository.
+pub fn repository(text: &str) -> Result<String, String> {
+    let parsed = Repository::parse(text).map_err(|failure| told(&failure))?;
+    Ok(parsed.to_string())
 }
 
 /// A digest.

@@ -1,20 +1,21 @@
 //! A server of the contract that answers what a test tells it to, over a real socket.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     net::{SocketAddr, TcpListener},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use colophon_api::v1::{
-    CancelReleaseRequest, CreateFreezeRequest, CreateReleaseRequest, Freeze, GetReleaseRequest,
-    GetTagRequest, LiftFreezeRequest, ListFreezesRequest, ListFreezesResponse, ListReleasesRequest,
-    ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Plan, Release,
-    RetryReleaseRequest, RollbackRequest, SettleTagRequest, Tag, WatchReleaseRequest,
+    CancelReleaseRequest, Certainty, CreateFreezeRequest, CreateReleaseRequest, Freeze,
+    GetReleaseRequest, GetTagRequest, LiftFreezeRequest, ListFreezesRequest, ListFreezesResponse,
+    ListReleasesRequest, ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Plan,
+    Release, RetryReleaseRequest, RollbackRequest, SettleTagRequest, Tag, WatchReleaseRequest,
     freeze_service_server::{FreezeService, FreezeServiceServer},
     release_service_server::{ReleaseService, ReleaseServiceServer},
     tag_service_server::{TagService, TagServiceServer},
+    upload_service_server::UploadServiceServer,
 };
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -22,6 +23,8 @@ use tonic::{
     Request, Response, Status,
     transport::{Identity, Server, ServerTlsConfig},
 };
+
+use crate::uploads::Uploads;
 
 /// One answer of the server.
 pub enum Step<T> {
@@ -68,6 +71,10 @@ pub struct Script {
     pub moves: ListTagMovesResponse,
     /// The answer to `GetTag`.
     pub tag: Option<Tag>,
+    /// What uploads have brought, and what stands in their way.
+    pub uploads: Uploads,
+    /// The digest that `GetTag` answers with, for each reference; else `tag`.
+    pub tags: HashMap<String, String>,
     /// Every `CreateRelease` that arrived.
     pub created: Vec<CreateReleaseRequest>,
     /// Every `Rollback` that arrived.
@@ -94,8 +101,9 @@ pub struct Script {
     pub authorization: Vec<Option<String>>,
 }
 
+/// The services, which share what the test says.
 #[derive(Clone, Default)]
-struct Service(Arc<Mutex<Script>>);
+pub struct Service(Arc<Mutex<Script>>);
 
 /// The running server. It keeps its port while it is stopped.
 pub struct Fake {
@@ -139,7 +147,8 @@ impl Fake {
         let router = server
             .add_service(ReleaseServiceServer::new(self.service.clone()))
             .add_service(TagServiceServer::new(self.service.clone()))
-            .add_service(FreezeServiceServer::new(self.service.clone()));
+            .add_service(FreezeServiceServer::new(self.service.clone()))
+            .add_service(UploadServiceServer::new(self.service.clone()));
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
@@ -172,7 +181,13 @@ impl Drop for Fake {
 }
 
 impl Service {
-    fn script<T>(&self, request: &Request<T>) -> MutexGuard<'_, Script> {
+    /// What the test says, without a call.
+    pub fn held(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap()
+    }
+
+    /// The same for a call, which is counted.
+    pub fn script<T>(&self, request: &Request<T>) -> MutexGuard<'_, Script> {
         let mut script = self.0.lock().unwrap();
         let header = request.metadata().get("authorization");
         script.authorization.push(header.map(|value| value.to_str().unwrap().to_owned()));
@@ -302,7 +317,12 @@ impl ReleaseService for Service {
 impl TagService for Service {
     async fn get_tag(&self, request: Request<GetTagRequest>) -> Result<Response<Tag>, Status> {
         let mut script = self.script(&request);
+        let reference = request.get_ref().reference.clone();
         script.asked_tags.push(request.into_inner());
+        if let Some(digest) = script.tags.get(&reference).cloned() {
+            let certainty = Certainty::Confirmed.into();
+            return Ok(Response::new(Tag { reference, digest, certainty, ..Tag::default() }));
+        }
         script.tag.clone().map(Response::new).ok_or_else(unexpected)
     }
 

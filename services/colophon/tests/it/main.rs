@@ -7,14 +7,18 @@
 )]
 
 mod codes;
+mod engine;
 mod fake;
 mod freezes;
 mod outcomes;
 mod plans;
+mod pruning;
+mod pushing;
 mod queries;
 mod robust;
 mod rollbacks;
 mod shells;
+mod uploads;
 mod usage;
 mod watching;
 
