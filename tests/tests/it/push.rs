@@ -243,10 +243,12 @@ const LAYER: u64 = 40 * MIB;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_was_killed_goes_on_where_it_stood() {
-    let registry = Scripted::start(Personality::distribution_v3()).await.unwrap();
+    // Relative locations lead through the proxy.
+    let personality = Personality { absolute_locations: false, ..Personality::distribution_v3() };
+    let registry = Scripted::start(personality).await.unwrap();
     let proxy = FaultProxy::start(registry.host().parse().unwrap()).await.unwrap();
-    let _slow =
-        proxy.add(Rule::new(Action::SlowRequest(20 * MIB)).path("/blobs/uploads/").always());
+    let slow = Rule::new(Action::SlowRequest(10 * MIB)).path("/blobs/uploads/").always();
+    let _slow = proxy.add(slow);
     let mut world = World::new().await.unwrap();
     world.registry_table(&format!(
         "[[registry]]\nhost = {:?}\nplain_http = true\nchunk_bytes = {MIB}\n",
@@ -277,7 +279,8 @@ async fn a_client_that_was_killed_goes_on_where_it_stood() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_at_once_bring_an_image_once() {
-    let registry = Scripted::start(Personality::distribution_v3()).await.unwrap();
+    let personality = Personality { absolute_locations: false, ..Personality::distribution_v3() };
+    let registry = Scripted::start(personality).await.unwrap();
     let proxy = FaultProxy::start(registry.host().parse().unwrap()).await.unwrap();
     let _slow = proxy.add(Rule::new(Action::SlowRequest(8 * MIB)).path("/blobs/uploads/").always());
     let mut world = World::new().await.unwrap();
