@@ -111,7 +111,7 @@ pub(crate) fn upload(view: UploadView) -> v1::Upload {
 }
 
 /// How far a blob is.
-pub(crate) fn blob_progress(progress: BlobProgress) -> v1::UploadBlobState {
+pub(crate) fn blob_progress(progress: &BlobProgress) -> v1::UploadBlobState {
     let (present, offset, busy) = match progress.wanted {
         Wanted::Present => (true, 0, false),
         Wanted::From(offset) => (false, offset, false),

@@ -130,12 +130,12 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_millis(50);
 
-    fn pieces(list: Vec<Result<Bytes>>) -> Pieces {
-        stream::iter(list).boxed()
+    fn pieces(list: Vec<Bytes>) -> Pieces {
+        stream::iter(list.into_iter().map(Ok)).boxed()
     }
 
-    fn text(text: &'static str) -> Result<Bytes> {
-        Ok(Bytes::from_static(text.as_bytes()))
+    fn text(text: &'static str) -> Bytes {
+        Bytes::from_static(text.as_bytes())
     }
 
     #[tokio::test]
@@ -164,7 +164,7 @@ mod tests {
             assert!(broken.take().unwrap().remedy_text().unwrap().contains("FindBlobs"));
         }
         let stopping = Stopping::default();
-        let endless = stream::repeat_with(|| text("a")).boxed();
+        let endless = stream::repeat_with(|| Ok(text("a"))).boxed();
         let (mut watched, broken) = watched(endless, u64::MAX, PAUSE, stopping.clone());
         assert!(watched.next().await.unwrap().is_ok());
         stopping.0.cancel();

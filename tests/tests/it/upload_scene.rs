@@ -67,8 +67,7 @@ pub(crate) fn noise(bytes: usize, seed: &str) -> (String, Vec<u8>) {
 }
 
 pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    let hex = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    format!("sha256:{hex}")
+    colophon_domain::Digest::sha256(bytes).to_string()
 }
 
 pub(crate) async fn post(client: &Client, path: &str, body: &Value) -> Answer {

@@ -19,7 +19,7 @@ impl Calls {
         let id = fields::id("id", &request.id)?;
         let blobs = wishes(&request.blobs)?;
         let found = self.uploads.find_blobs(caller.clone(), id, blobs).await?;
-        let blobs = found.into_iter().map(answer::blob_progress).collect();
+        let blobs = found.iter().map(answer::blob_progress).collect();
         Ok(v1::FindBlobsResponse { blobs })
     }
 }

@@ -99,7 +99,7 @@ impl Grpc {
         messages: &mut Streaming<v1::PutBlobRequest>,
     ) -> Result<v1::PutBlobRequest> {
         let first = tokio::time::timeout(self.call_timeout, messages.message()).await;
-        match first.unwrap_or_else(|_| Ok(None)).map_err(unread)? {
+        match first.unwrap_or_else(|_| Ok(None)).map_err(|status| unread(&status))? {
             Some(head) => Ok(head),
             None => Err(Failure::invalid("id", "no message came that names the blob")
                 .remedy("give id, digest and size in the first message")),
@@ -110,7 +110,9 @@ impl Grpc {
 /// The content of the first message and of those that follow.
 fn pieces(first: Bytes, messages: Streaming<v1::PutBlobRequest>) -> Pieces {
     let first = stream::once(future::ready(bounded(first)));
-    first.chain(messages.map_err(unread).map(|message| message.and_then(piece))).boxed()
+    first
+        .chain(messages.map_err(|status| unread(&status)).map(|message| message.and_then(piece)))
+        .boxed()
 }
 
 /// Only the first message names the blob: one that names another would end up in the wrong one.
@@ -140,9 +142,9 @@ fn bounded(content: Bytes) -> Result<Bytes> {
 }
 
 /// What the decoder says is the caller's mistake; everything else is a connection that broke.
-fn unread(status: Status) -> Failure {
+fn unread(status: &Status) -> Failure {
     match status.code() {
-        Code::Internal | Code::OutOfRange | Code::Unimplemented => status::unreadable(&status),
+        Code::Internal | Code::OutOfRange | Code::Unimplemented => status::unreadable(status),
         _ => content::broke_off(),
     }
 }
@@ -161,7 +163,7 @@ mod tests {
             field(v1::PutBlobRequest { digest: "a".into(), ..Default::default() }),
             "digest"
         );
-        let large = vec![0; PIECE_MOST + 1].into();
+        let large = vec![0; PIECE_MOST + 1];
         assert_eq!(field(v1::PutBlobRequest { content: large, ..Default::default() }), "content");
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 use colophon_api::v1;
 use colophon_domain::{Failure, Reason, Result};
 use futures_util::{StreamExt as _, stream};
-use http::{Extensions, HeaderMap, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use tokio::sync::oneshot;
 
 use super::{
@@ -157,7 +157,7 @@ fn head(
 /// The bytes come as they are; that is what a body without a media type is taken for (RFC 9110,
 /// section 8.3).
 fn octets(headers: &HeaderMap) -> Result<(), Refusal> {
-    let media = headers.get(header::CONTENT_TYPE).map(|media| media.as_bytes());
+    let media = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let plain = media.is_none_or(|media| media.eq_ignore_ascii_case(b"application/octet-stream"));
     if plain && !headers.contains_key(header::CONTENT_ENCODING) {
         return Ok(());

@@ -347,7 +347,8 @@ fn callers() -> Callers {
 /// The router around an engine, with the log of the whole test process collected.
 pub fn router(fake: Arc<Fake>, clock: Arc<TestClock>, settings: ServerSettings) -> axum::Router {
     crate::logs::collect();
-    colophon_server::router(fake.clone(), fake.uploads.clone(), callers(), clock, settings)
+    let uploads = fake.uploads.clone();
+    colophon_server::router(fake, uploads, callers(), clock, settings)
 }
 
 /// A running server; dropping it stops it.
