@@ -2,10 +2,12 @@
 //! same parts. Prints one table; ratios survive a change of machine, absolute figures do not.
 
 mod copy;
+mod docker;
 mod known;
 mod many;
 mod memory;
 mod moves;
+mod push;
 mod raw;
 mod retag;
 mod rig;
@@ -78,6 +80,8 @@ enum What {
     Known,
     /// Peak memory for one endless layer and for many copies at once
     Memory,
+    /// Archives of this machine beside skopeo, and beside docker push where an engine can be started
+    Push,
 }
 
 #[tokio::main]
@@ -104,7 +108,8 @@ async fn run(args: Args) -> Result<()> {
     let mut rig = Rig::start(RigOptions {
         fresh: fresh(What::Copy, args.pairs + 1)
             + fresh(What::Many, args.pairs)
-            + fresh(What::Known, 2),
+            + fresh(What::Known, 2)
+            + fresh(What::Push, 2 * (args.pairs + 1)),
         statements: args.statements,
         traced: args.traced,
         log: args.log.clone(),
@@ -124,6 +129,7 @@ async fn run(args: Args) -> Result<()> {
             What::Many => many::measure(&mut rig, args.pairs, &mut table).await,
             What::Known => known::measure(&mut rig, args.repeats, args.layer_mb, &mut table).await,
             What::Memory => memory::measure(args.giant_gb, &args.log, &mut table).await,
+            What::Push => push::measure(&mut rig, args.pairs, args.layer_mb, &mut table).await,
         };
         measured.with_context(|| format!("measuring {one:?}; colophond's log:\n{}", rig.log()))?;
         if args.statements {

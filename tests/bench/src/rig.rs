@@ -16,14 +16,16 @@ use colophon_testkit::{
         Postgres, PostgresOptions, Registry, RegistryOptions,
         process::{Process, Signal},
     },
-    wait::start,
+    wait::{binary, start},
 };
 use reqwest::Client;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Row as _, postgres::PgPool};
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::{process::Command, time::sleep};
+
+use crate::tools;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -140,6 +142,14 @@ impl Rig {
         let host = self.source.host();
         image.push(&Destination { host: &host, repository, tag, login: None }).await?;
         Ok(image.digest().to_owned())
+    }
+
+    /// Runs the client's program, and says how long it took.
+    pub(crate) async fn colophon(&self, arguments: &[&str]) -> Result<Duration> {
+        let mut command = Command::new(binary("colophon")?);
+        command.env("COLOPHON_SERVER", &self.server).env("COLOPHON_TOKEN", &self.token);
+        command.args(arguments);
+        tools::run(command).await
     }
 
     /// Sends a release request and returns the release's id.
