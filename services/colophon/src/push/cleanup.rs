@@ -127,8 +127,10 @@ impl Cleanup<'_> {
         let found = self.find(name, ledger).await;
         let at = match found {
             Some((digest, reference)) => {
-                let now = truth::is_at(self.client, self.view, &reference, &digest).await?;
-                now.then_some(reference)
+                let (repository, tag) = reference.rsplit_once(':').unwrap_or((&reference, ""));
+                let elsewhere =
+                    truth::elsewhere(self.client, self.view, repository, &[tag], &digest).await?;
+                elsewhere.is_none().then_some(reference)
             }
             None => None,
         };

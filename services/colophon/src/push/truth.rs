@@ -1,5 +1,5 @@
-//! What the service says is published, asked anew before anything is removed: the release, the
-//! ledger's moves, and each tag.
+//! What is published, asked anew before anything is removed: the release, the ledger's moves, and each
+//! tag, of the ledger and of its registry.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,8 +7,8 @@ use std::{
 };
 
 use colophon_api::v1::{
-    Certainty, GetReleaseRequest, GetTagRequest, ListTagMovesRequest, Release, ReleaseState,
-    TagMoveState,
+    Certainty, CreateReleaseRequest, GetReleaseRequest, GetTagRequest, ListTagMovesRequest, Release,
+    ReleaseState, TagMoveState, Target,
 };
 
 use super::view::View;
@@ -22,13 +22,39 @@ use crate::{
 /// So many moves of a repository are looked at, the newest.
 const MOVES: usize = 5_000;
 const PAGE: i32 = 200;
+/// Tags of one target (the contract's bound).
+const TAGS: usize = 64;
 
 fn patience() -> Patience {
     Patience { attempt: ATTEMPT, until: Instant::now() + ATTEMPT }
 }
 
-/// Whether a tag is at a digest now, as far as the service knows.
-pub async fn is_at(
+/// Which of some tags is not at a digest: by the ledger, or else by the registry, which is asked in
+/// this moment. `None` if all are there.
+pub async fn elsewhere(
+    client: &Client,
+    view: &View,
+    repository: &str,
+    tags: &[&str],
+    digest: &str,
+) -> Result<Option<String>, Problem> {
+    for tag in tags {
+        let reference = format!("{repository}:{tag}");
+        if digest.is_empty() || !recorded(client, view, &reference, digest).await? {
+            return Ok(Some(reference));
+        }
+    }
+    for tags in tags.chunks(TAGS) {
+        let there = served(client, view, repository, tags, digest).await?;
+        if let Some(tag) = tags.iter().find(|tag| !there.contains(**tag)) {
+            return Ok(Some(format!("{repository}:{tag}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the ledger has a tag at a digest.
+async fn recorded(
     client: &Client,
     mut view: &View,
     reference: &str,
@@ -41,7 +67,36 @@ pub async fn is_at(
     })
     .await?;
     let certain = matches!(tag.certainty(), Certainty::Confirmed | Certainty::LastObserved);
-    Ok(certain && !digest.is_empty() && tag.digest == digest)
+    Ok(certain && tag.digest == digest)
+}
+
+/// Those of some tags that the registry has at a digest now. A plan finds out: it looks at each, and
+/// moves nothing.
+async fn served(
+    client: &Client,
+    mut view: &View,
+    repository: &str,
+    tags: &[&str],
+    digest: &str,
+) -> Result<BTreeSet<String>, Problem> {
+    let target = Target {
+        repository: repository.to_owned(),
+        // Any tag may be asked about as one that does not move.
+        unique_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        ..Target::default()
+    };
+    let request = CreateReleaseRequest {
+        source: format!("{repository}@{digest}"),
+        targets: vec![target],
+        ..CreateReleaseRequest::default()
+    };
+    let plan = call(patience(), &mut view, || {
+        let (mut releases, request) = (client.releases.clone(), request.clone());
+        async move { releases.plan_release(request).await }
+    })
+    .await?;
+    let tags = plan.publications.into_iter().flat_map(|publication| publication.tags);
+    Ok(tags.filter(|tag| tag.old_digest == digest).map(|tag| tag.tag).collect())
 }
 
 /// Why a release is no reason to remove anything; `None` if it has succeeded and every tag that it
@@ -64,19 +119,18 @@ pub async fn against(
     for publication in &release.publications {
         // A tag that was kept has a higher version, and another digest, by right.
         let own = publication.tags.iter().filter(|tag| tag.state() != TagMoveState::Kept);
-        for tag in own {
-            let reference = format!("{}:{}", publication.repository, tag.tag);
-            if !is_at(client, view, &reference, &release.digest).await? {
-                return Ok(Some(format!("{reference} is not known to be at {}", release.digest)));
-            }
-            looked += 1;
+        let own: Vec<&str> = own.map(|tag| tag.tag.as_str()).collect();
+        looked += own.len();
+        let (repository, digest) = (&publication.repository, &release.digest);
+        if let Some(reference) = elsewhere(client, view, repository, &own, digest).await? {
+            return Ok(Some(format!("{reference} is not known to be at {digest}")));
         }
     }
     Ok((looked == 0).then(|| "the release moved no tag".to_owned()))
 }
 
 /// Where each digest is published in a repository, as the newest moves of its tags say. What is
-/// removed for it is asked about again by [`is_at`].
+/// removed for it is asked about again by [`elsewhere`].
 pub async fn published(
     client: &Client,
     mut view: &View,

@@ -11,6 +11,7 @@ use colophon_api::v1::{
     CancelReleaseRequest, Certainty, CreateFreezeRequest, CreateReleaseRequest, Freeze,
     GetReleaseRequest, GetTagRequest, LiftFreezeRequest, ListFreezesRequest, ListFreezesResponse,
     ListReleasesRequest, ListReleasesResponse, ListTagMovesRequest, ListTagMovesResponse, Plan,
+    PlannedPublication, PlannedTag,
     Release, RetryReleaseRequest, RollbackRequest, SettleTagRequest, Tag, WatchReleaseRequest,
     freeze_service_server::{FreezeService, FreezeServiceServer},
     release_service_server::{ReleaseService, ReleaseServiceServer},
@@ -75,6 +76,8 @@ pub struct Script {
     pub uploads: Uploads,
     /// The digest that `GetTag` answers with, for each reference; else `tag`.
     pub tags: HashMap<String, String>,
+    /// The digest at which a plan finds a reference, if not the ledger's.
+    pub served: HashMap<String, String>,
     /// Every `CreateRelease` that arrived.
     pub created: Vec<CreateReleaseRequest>,
     /// Every `Rollback` that arrived.
@@ -99,6 +102,30 @@ pub struct Script {
     pub asked_tags: Vec<GetTagRequest>,
     /// The `authorization` header of every call, as it came.
     pub authorization: Vec<Option<String>>,
+}
+
+impl Script {
+    /// What a plan finds at the registry.
+    fn looked_at(&self, request: &CreateReleaseRequest) -> Plan {
+        let publications = request.targets.iter().map(|target| {
+            let tags = target.unique_tags.iter().map(|tag| {
+                let reference = format!("{}:{tag}", target.repository);
+                let ledger = self.tags.get(&reference).or(self.tag.as_ref().map(|tag| &tag.digest));
+                let old_digest = self.served.get(&reference).or(ledger).cloned();
+                PlannedTag {
+                    tag: tag.clone(),
+                    old_digest: old_digest.unwrap_or_default(),
+                    ..PlannedTag::default()
+                }
+            });
+            PlannedPublication {
+                repository: target.repository.clone(),
+                tags: tags.collect(),
+                ..PlannedPublication::default()
+            }
+        });
+        Plan { publications: publications.collect(), ..Plan::default() }
+    }
 }
 
 /// The services, which share what the test says.
@@ -294,10 +321,12 @@ impl ReleaseService for Service {
     ) -> Result<Response<Plan>, Status> {
         let step = {
             let mut script = self.script(&request);
-            script.planned.push(request.into_inner());
-            script.plan.pop_front()
+            let request = request.into_inner();
+            let found = script.looked_at(&request);
+            script.planned.push(request);
+            script.plan.pop_front().unwrap_or(Step::Answer(found))
         };
-        play(step).await
+        play(Some(step)).await
     }
 
     async fn rollback(

@@ -100,6 +100,15 @@ fn nothing_goes_where_a_tag_is_not_seen_at_its_digest() {
 }
 
 #[test]
+fn nothing_goes_where_the_registry_has_something_else_by_now() {
+    let (fake, engine, _image) = scene();
+    fake.script().served.insert("docker.io/a/x:1.4".into(), id(9));
+    let ran = push(&fake, &engine, "--remove-local");
+    assert!(ran.err.contains("docker.io/a/x:1.4 is not known to be at"), "{}", ran.err);
+    assert!(engine.has().removed.is_empty());
+}
+
+#[test]
 fn nothing_goes_after_a_release_that_failed() {
     let (fake, engine, _image) = scene();
     let failed = release(ReleaseState::Failed, TagMoveState::Refused);
