@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use self::{
     freeze::{Freeze, Freezes, Lift},
     publish::{Plan, Publish, Terms, Waiting},
-    push::{Git, Outputs, PruneLocal, Push, Reading},
+    push::{Outputs, PruneLocal, Push, Reading, WorkingCopy},
     queries::{Cancel, History, Releases, Resolve, Retry, ShowRelease},
     rollback::{Rollback, Settle, SettledChoice},
     shells::{Completions, Man},

@@ -13,8 +13,8 @@ use crate::exit::EXIT_CODES;
 #[derive(Debug, Args)]
 #[command(after_help = TIMES, after_long_help = format!("{TIMES}\n\n{EXIT_CODES}"))]
 pub struct Push {
-    /// The image: docker://NAME of the local Docker engine, docker-archive:FILE, oci-archive:FILE,
-    /// oci:FOLDER, or - for an archive on standard input
+    /// The image: `docker://NAME` of the local Docker engine, `docker-archive:FILE`,
+    /// `oci-archive:FILE`, `oci:FOLDER`, or - for an archive on standard input
     #[arg(value_parser = values::source)]
     pub source: Source,
     /// How it is read and sent.
@@ -25,7 +25,7 @@ pub struct Push {
     pub terms: Terms,
     /// What the working copy says.
     #[command(flatten)]
-    pub git: Git,
+    pub git: WorkingCopy,
     /// What is written down.
     #[command(flatten)]
     pub outputs: Outputs,
@@ -61,7 +61,8 @@ pub struct Reading {
 /// What the working copy in the current folder says of the image.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "From git")]
-pub struct Git {
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub struct WorkingCopy {
     /// Every --to gets the commit as a unique tag, and the release says commit, branch and origin
     #[arg(long)]
     pub git: bool,
@@ -95,7 +96,7 @@ pub struct Outputs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Afterwards")]
 pub struct Removal {
-    /// Remove the local name of docker://NAME once every tag was seen at its digest
+    /// Remove the local name of `docker://NAME` once every tag was seen at its digest
     #[arg(long, conflicts_with = "no_wait")]
     pub remove_local: bool,
     /// With --remove-local: leave the newest N images of the local repository

@@ -13,7 +13,7 @@ use colophon_local::{
 
 use super::{
     local_problem,
-    removal::{Name, Verdict, names, stays, verdict},
+    removal::{Candidate, Verdict, names, stays, verdict},
     truth,
     view::View,
 };
@@ -75,7 +75,7 @@ impl Cleanup<'_> {
         let repository = repository_of(&name)?;
         let (list, kept) = match keep {
             Some(keep) => (self.list(&engine, &repository, keep).await?, keep),
-            None => (vec![Name { name, image: found, kept: false }], 0),
+            None => (vec![Candidate { name, image: found, kept: false }], 0),
         };
         let ledger = match (keep, release.publications.first()) {
             (Some(_), Some(first)) => {
@@ -98,7 +98,7 @@ impl Cleanup<'_> {
         engine: &Engine,
         repository: &Repository,
         keep: usize,
-    ) -> Result<Vec<Name>, Problem> {
+    ) -> Result<Vec<Candidate>, Problem> {
         let images = engine.images_of(&repository.to_string()).await;
         let images = images.map_err(|error| local_problem(&error))?;
         Ok(names(images, repository, keep))
@@ -108,7 +108,7 @@ impl Cleanup<'_> {
     async fn judge(
         &self,
         engine: &Engine,
-        name: &Name,
+        name: &Candidate,
         keep: usize,
         own: Option<&str>,
         ledger: &BTreeMap<String, String>,
@@ -141,7 +141,7 @@ impl Cleanup<'_> {
     /// digest that pushing it would give.
     async fn find(
         &self,
-        name: &Name,
+        name: &Candidate,
         ledger: &BTreeMap<String, String>,
     ) -> Option<(String, String)> {
         if ledger.is_empty() {
@@ -219,7 +219,7 @@ fn publication(release: &Release) -> Option<String> {
 }
 
 /// Does what was decided; whether the name is gone, and what is said about it.
-async fn carry_out(engine: &Engine, name: &Name, verdict: Verdict) -> (bool, String) {
+async fn carry_out(engine: &Engine, name: &Candidate, verdict: Verdict) -> (bool, String) {
     let why = match verdict {
         Verdict::Leave(why) => return (false, format!("{} stays: {why}", name.name)),
         Verdict::Remove(why) => why,

@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 use colophon_domain::Version;
 
 use crate::{
-    args::{Git, Terms},
+    args::{Terms, WorkingCopy},
     exit::Problem,
 };
 
@@ -16,7 +16,7 @@ const SHORT: usize = 12;
 const LABEL: usize = 256;
 
 /// Adds to the terms what git was asked for, and refuses what git says against it.
-pub fn apply(asked: &Git, folder: &Path, terms: &mut Terms) -> Result<(), Problem> {
+pub fn apply(asked: &WorkingCopy, folder: &Path, terms: &mut Terms) -> Result<(), Problem> {
     if !asked.git && !asked.semver_from_tag {
         return Ok(());
     }

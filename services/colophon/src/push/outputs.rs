@@ -10,7 +10,11 @@ use std::{
 use colophon_api::v1::Release;
 use serde_json::json;
 
-use crate::{args::Outputs, exit::Problem, text::clean};
+use crate::{
+    args::Outputs,
+    exit::Problem,
+    text::{append, clean},
+};
 
 const VARIABLE: &str = "GITHUB_OUTPUT";
 
@@ -97,7 +101,7 @@ fn github(release: &Release) -> String {
         ("release", release.id.clone()),
     ] {
         // A line's end in a value would begin an output of somebody else's choice.
-        text.push_str(&format!("{key}={}\n", clean(&value)));
+        append(&mut text, format_args!("{key}={}\n", clean(&value)));
     }
     text
 }

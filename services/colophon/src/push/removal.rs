@@ -17,7 +17,7 @@ pub enum Verdict {
 
 /// One name of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub struct Candidate {
     /// As the engine has it.
     pub name: String,
     /// What it stands for.
@@ -34,7 +34,7 @@ fn of(name: &str, repository: &Repository) -> bool {
 
 /// The names in a repository, those of the newest image first. An image without a date counts as
 /// new, for nobody knows that it is old.
-pub fn names(images: Vec<LocalImage>, repository: &Repository, keep: usize) -> Vec<Name> {
+pub fn names(images: Vec<LocalImage>, repository: &Repository, keep: usize) -> Vec<Candidate> {
     let mut images = images;
     images.sort_by_key(|image| std::cmp::Reverse(image.created.unwrap_or(i64::MAX)));
     let mut seen = BTreeSet::new();
@@ -43,20 +43,20 @@ pub fn names(images: Vec<LocalImage>, repository: &Repository, keep: usize) -> V
         seen.insert(image.id.clone());
         let kept = seen.len() <= keep;
         let own = image.tags.iter().filter(|tag| of(tag, repository));
-        names.extend(own.map(|tag| Name { name: tag.clone(), image: image.clone(), kept }));
+        names.extend(own.map(|tag| Candidate { name: tag.clone(), image: image.clone(), kept }));
     }
     names
 }
 
 /// Why a name stays whatever the ledger says; `None` if that decides.
-pub fn stays(name: &Name, keep: usize, users: &Users) -> Option<String> {
+pub fn stays(name: &Candidate, keep: usize, users: &Users) -> Option<String> {
     if name.kept {
         return Some(format!("it is among the newest {keep}"));
     }
-    let uses = |container: &colophon_local::docker::Container| {
+    let shown = |container: &colophon_local::docker::Container| {
         format!("{} ({})", container.name, container.state)
     };
-    let containers: Vec<String> = users.containers.iter().map(uses).collect();
+    let containers: Vec<String> = users.containers.iter().map(shown).collect();
     (!containers.is_empty()).then(|| format!("used by the container {}", containers.join(", ")))
 }
 
@@ -119,7 +119,7 @@ mod tests {
     fn what_a_container_uses_stays_and_the_container_is_named() {
         let container = Container { id: "1".into(), name: "web".into(), state: "running".into() };
         let users = Users { tags: vec![], containers: vec![container] };
-        let name = Name { name: "app:1".into(), image: image(1, None, &[]), kept: false };
+        let name = Candidate { name: "app:1".into(), image: image(1, None, &[]), kept: false };
         assert_eq!(stays(&name, 0, &users).unwrap(), "used by the container web (running)");
     }
 

@@ -35,7 +35,7 @@ const CODES: [(i32, &[&str]); 13] = [
     (15, &["PLAN_CHANGED", "PLAN_EXPIRED"]),
     (16, &["NOT_IN_HISTORY", "NOT_ENDED"]),
     (17, &["FROZEN"]),
-    (18, &["RATE_LIMITED", "QUEUE_FULL", "TOO_MANY_CALLS", "TOO_MANY_WATCHERS"]),
+    (18, &["RATE_LIMITED", "QUEUE_FULL", "TOO_MANY_CALLS", "TOO_MANY_WATCHERS", "UPLOAD_LIMIT"]),
 ];
 
 fn own_code(reason: Reason) -> Option<i32> {

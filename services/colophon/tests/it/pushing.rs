@@ -88,7 +88,7 @@ fn only_what_is_missing_is_sent() {
     let ran = push(&second, &image, "");
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let puts: Vec<String> = second.script().uploads.puts.iter().map(|put| put.0.clone()).collect();
-    assert_eq!(puts, [left.clone()]);
+    assert_eq!(puts, std::slice::from_ref(&left));
     assert!(ran.err.contains("1 of 4 blobs to send"), "{}", ran.err);
     // With nothing missing the release is all there is to do.
     let third = fake();

@@ -11,7 +11,7 @@ use colophon_api::v1::{
     GetUploadRequest, PutBlobRequest, PutBlobResponse, PutManifestRequest, PutManifestResponse,
     StartUploadRequest, Upload, UploadBlobState, upload_service_server::UploadService,
 };
-use sha2::{Digest as _, Sha256};
+use colophon_testkit::peer::sha256;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{fake::Service, refusal};
@@ -70,11 +70,6 @@ impl Uploads {
     pub fn came(&self) -> usize {
         self.puts.iter().map(|(_, _, bytes)| bytes).sum()
     }
-}
-
-pub fn sha256(bytes: &[u8]) -> String {
-    let digits: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{digits}")
 }
 
 /// Counts a stream for as long as it lives, also if its connection is lost.
