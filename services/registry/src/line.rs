@@ -108,12 +108,13 @@ mod tests {
         let mut line = Line::default();
         assert!(line.join(Urgency::Bulk, begun, "bulk"));
         assert!(line.join(Urgency::Normal, begun, "normal"));
-        tokio::time::advance(GROWS_URGENT - Duration::from_millis(1)).await;
+        let instant = Duration::from_millis(1);
+        tokio::time::advance(GROWS_URGENT.saturating_sub(instant)).await;
         assert!(line.join(Urgency::Urgent, Instant::now(), "urgent"));
         assert!(!line.join(Urgency::Normal, Instant::now(), "later"));
         line.grow_urgent();
         assert_eq!(line.urgencies().last(), Some(Urgency::Bulk));
-        tokio::time::advance(Duration::from_millis(1)).await;
+        tokio::time::advance(instant).await;
         assert_eq!(all(&mut line), ["urgent", "normal", "later", "bulk"]);
     }
 

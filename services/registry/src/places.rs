@@ -169,7 +169,7 @@ mod tests {
         drop(bulk.await);
         let waited = begun.elapsed();
         assert!(waited >= Duration::from_secs(20), "what is urgent comes first: {waited:?}");
-        assert!(waited <= Duration::from_secs(60), "{waited:?}");
+        assert!(waited <= Duration::from_mins(1), "{waited:?}");
         flood.await.unwrap();
     }
 

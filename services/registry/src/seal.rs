@@ -107,7 +107,7 @@ mod tests {
             version: 1,
         };
         let (ann, rotated) = (credential("ann", "pat1"), credential("ann", "pat2"));
-        let bob = credential("bob", "pat1");
+        let bert = credential("bert", "pat1");
         let place = |text| Repository::parse(text).unwrap();
         let (here, there) = (place("r.corp.lan/a/b"), place("r.corp.lan/a/c"));
         let elsewhere = place("s.corp.lan/a/b");
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(seal.open(&sealed, b"8"), None);
         for (credential, place, blob) in [
             (Some(&rotated), &here, &blob),
-            (Some(&bob), &here, &blob),
+            (Some(&bert), &here, &blob),
             (None, &here, &blob),
             (Some(&ann), &there, &blob),
             (Some(&ann), &elsewhere, &blob),

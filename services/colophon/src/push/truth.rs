@@ -7,8 +7,8 @@ use std::{
 };
 
 use colophon_api::v1::{
-    Certainty, CreateReleaseRequest, GetReleaseRequest, GetTagRequest, ListTagMovesRequest, Release,
-    ReleaseState, TagMoveState, Target,
+    Certainty, CreateReleaseRequest, GetReleaseRequest, GetTagRequest, ListTagMovesRequest,
+    Release, ReleaseState, TagMoveState, Target,
 };
 
 use super::view::View;
