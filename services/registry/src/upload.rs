@@ -21,6 +21,9 @@ use crate::{
 
 /// For cancelling an upload, which nobody waits for.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often an upload is cancelled that stands elsewhere by then, and how long it may move meanwhile.
+const CANCELLATIONS: u32 = 4;
+const SETTLES: Duration = Duration::from_millis(200);
 /// The least bytes of a chunk that is not the last (distribution-spec, "Pushing a blob in chunks").
 const LEAST_CHUNK: &str = "oci-chunk-min-length";
 
@@ -191,10 +194,17 @@ impl Upload {
     /// Failures that pass.
     pub(crate) async fn end(mut self) -> Result<()> {
         self.kept = None;
-        if !self.find(u64::MAX).await? && self.ended {
-            return Ok(());
+        for _ in 0..CANCELLATIONS {
+            if !self.find(u64::MAX).await? && self.ended {
+                return Ok(());
+            }
+            if delete(&self.session, &self.location).await? {
+                break;
+            }
+            // What broke off may have come to the registry after the question.
+            self.sure = false;
+            tokio::time::sleep(SETTLES).await;
         }
-        delete(&self.session, &self.location).await?;
         self.ended = true;
         Ok(())
     }
@@ -228,8 +238,9 @@ async fn delete_quietly(session: &Session, location: &Url) {
     }
 }
 
-/// Tells the registry that nothing more will come. One that does not want to hear it is done with.
-async fn delete(session: &Session, location: &Url) -> Result<()> {
+/// Tells the registry that nothing more will come; false if the upload does not stand there. One that
+/// does not want to hear it is done with.
+async fn delete(session: &Session, location: &Url) -> Result<bool> {
     // Before what begins anew: it has little time.
     let session = &session.urgent(Urgency::Normal.max(session.urgency));
     let mut call = Call::writing(session, Method::DELETE, location.clone(), "cancelling an upload");
@@ -240,7 +251,11 @@ async fn delete(session: &Session, location: &Url) -> Result<()> {
         let text = format!("HTTP {}", response.status().as_u16());
         return Err(call.asked.unavailable(&text));
     }
-    Ok(())
+    let elsewhere = matches!(
+        response.status(),
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT | StatusCode::RANGE_NOT_SATISFIABLE
+    );
+    Ok(!elsewhere)
 }
 
 /// Sends a request to where an upload is, which may be another host.

@@ -39,7 +39,7 @@ impl Default for UploadLimits {
         Self {
             max_bytes: 64 << 30,
             max_blobs: 2_000,
-            max_per_caller: 16,
+            max_per_caller: 256,
             max_streams_per_caller: 32,
             idle_timeout: Duration::from_hours(1),
             max_age: Duration::from_hours(24),

@@ -270,6 +270,8 @@ async fn what_is_abandoned_is_cancelled_by_who_can_read_where_it_is() {
     let rotated = Keys::none().and(&format!("{name} push"), WRITER.0, "rotated_PatNeverShown");
     sends.session_of(rotated).abandon(&sends.wish.digest, &trail).await.unwrap();
     assert_eq!(sends.stage.fake.open_uploads(), 1);
+    // The piece that broke off comes to the registry after the upload was asked where it stands.
+    sends.stage.fake.script(vec![(When::of("DELETE", "/uploads/"), Answer::status(416), 1)]);
     sends.session().abandon(&sends.wish.digest, &trail).await.unwrap();
     sends.nothing_is_left().await;
     // Once more, and by another registry's word, it is gone all the same.
