@@ -278,6 +278,41 @@ async fn a_client_that_was_killed_goes_on_where_it_stood() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_not_what_it_says_leaves_nothing_under_way() {
+    let registry = Scripted::start(Personality::distribution_v3()).await.unwrap();
+    let mut world = World::new().await.unwrap();
+    world.registry_table(&format!(
+        "[[registry]]\nhost = {:?}\nplain_http = true\nchunk_bytes = {MIB}\n",
+        registry.host()
+    ));
+    let node = world.run().await.unwrap();
+    let image = ImageSpec::tiny("damaged").layer(6 * MIB).build().await.unwrap();
+    let blobs = std::fs::read_dir(image.layout().join("blobs/sha256")).unwrap();
+    let blobs = blobs.map(|entry| entry.unwrap().path());
+    let layer = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&layer).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&layer, bytes).unwrap();
+
+    let to = format!("{}/app", registry.host());
+    let output = world.cli(&node, &["push", &layout(&image), "--to", &to, "--tag", "1"]);
+    let output = output.await.unwrap();
+    assert_eq!(output.code, Some(11), "{}{}", output.out, output.err);
+    assert!(output.err.contains("what should be sha256:"), "{}", output.err);
+    let pool = world.database().pool();
+    let gone = async || {
+        let left: i64 = sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM upload) + (SELECT count(*) FROM upload_blob)",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        (left == 0 && registry.open_uploads() == 0).then_some(())
+    };
+    wait_until("nothing is under way", 2 * PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_clients_at_once_bring_an_image_once() {
     let personality = Personality { absolute_locations: false, ..Personality::distribution_v3() };
     let registry = Scripted::start(personality).await.unwrap();

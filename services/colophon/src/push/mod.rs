@@ -133,13 +133,21 @@ async fn bring(
     .id;
     let sender =
         Sender { client, upload: &upload, image: &image, view, attempts: reading.attempts };
-    sender.blobs(reading.streams).await?;
-    manifests::send(client, &upload, &image, view).await?;
+    let brought = async {
+        sender.blobs(reading.streams).await?;
+        manifests::send(client, &upload, &image, view).await
+    };
+    let brought = brought.await;
+    // Of an image that cannot be read nothing is gone on with.
+    if brought.as_ref().is_err_and(|problem| problem.exit == Exit::Source) {
+        abandon(client, upload.clone()).await;
+    }
+    brought?;
     Ok(Sent { upload, root: image.root.clone(), image_id: image.image_id.clone() })
 }
 
-/// Gives a place among the caller's uploads back where the release was refused. All content has come
-/// by then, so nothing is lost; an upload that this does not reach ends by itself.
+/// Ends an upload that nothing comes of, and what it has under way at the registry. One that this does
+/// not reach ends by itself.
 async fn abandon(client: &Client, id: String) {
     let mut uploads = client.uploads.clone();
     let asked = uploads.abandon_upload(AbandonUploadRequest { id });
