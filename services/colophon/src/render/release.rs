@@ -21,6 +21,7 @@ pub fn release(release: &Release) -> String {
         ("release", format!("{}  {}", clean(&release.id), release.state().short_name())),
         ("purpose", clean(&release.purpose)),
         ("source", clean(&release.source)),
+        ("origin", clean(&release.origin)),
         ("digest", clean(&release.digest)),
         ("part of", clean(&release.source_digest)),
         ("along", release.selection.as_ref().map(along).unwrap_or_default()),
