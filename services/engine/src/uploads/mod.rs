@@ -9,7 +9,7 @@ mod streams;
 
 use bytes::Bytes;
 use colophon_domain::{
-    Access, Digest, Failure, NewUpload, Principal, Reason, Result, Retry, UploadView,
+    Access, Action, Digest, Failure, NewUpload, Principal, Reason, Result, Retry, UploadView,
 };
 use colophon_registry::Session;
 use uuid::Uuid;
@@ -49,10 +49,13 @@ impl Engine {
     /// An upload of the caller's, whose end this moves on.
     ///
     /// # Errors
-    /// `NOT_FOUND` if it has ended, or is somebody else's.
+    /// `NOT_FOUND` if it has ended, or is somebody else's, and `PERMISSION_DENIED` if the caller may
+    /// not publish there any more.
     pub async fn upload(&self, caller: &Principal, id: Uuid) -> Result<UploadView> {
         let upload = self.store.touch_upload(&caller.name, id, self.uploads.terms()).await?;
-        upload.ok_or_else(|| not_there(id))
+        let upload = upload.ok_or_else(|| not_there(id))?;
+        caller.require(Action::Publish, &upload.repository)?;
+        Ok(upload)
     }
 
     /// Puts a manifest by its digest.

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use colophon_domain::{
-    BlobWish, Digest, Failure, NewUpload, Principal, Reason, Reference, ReleaseRequest, Repository,
-    Result, Retry, SystemEntropy, TagKind, TagRequest, TagRules, TargetRequest, UploadView, Wanted,
+    Action, BlobWish, Digest, Failure, Grant, NewUpload, Principal, Reason, Reference,
+    ReleaseRequest, Repository, Result, Retry, SystemEntropy, TagKind, TagRequest, TagRules,
+    TargetRequest, UploadView, Wanted,
 };
 use colophon_engine::{Engine, UploadLimits, WorkSettings};
 use colophon_registry::{Registries, RegistryConfig};
@@ -33,7 +34,8 @@ fn wish(blob: &[u8]) -> BlobWish {
 }
 
 fn caller(name: &str) -> Principal {
-    Principal { name: name.to_owned(), grants: Vec::new() }
+    let grant = Grant { repositories: vec!["*".parse().unwrap()], actions: vec![Action::Publish] };
+    Principal { name: name.to_owned(), grants: vec![grant] }
 }
 
 fn place() -> Repository {
@@ -196,7 +198,12 @@ async fn an_upload_is_there_for_its_caller_alone() {
     for failure in refused {
         assert_eq!(failure.unwrap().reason(), Reason::NotFound);
     }
+    // A right that was taken back is gone at once.
+    let revoked = Principal { grants: Vec::new(), ..caller("ci") };
+    let refused = engine.put_blob(&revoked, id, wish(&blob()), 0, all()).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::PermissionDenied);
     assert_eq!(scene.fake.seen().len(), 0);
+    engine.abandon(&revoked, id).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
