@@ -99,14 +99,22 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
         "StartUpload" => {
             &[&[Reason::InvalidReference, Reason::PermissionDenied, Reason::UploadLimit], REGISTRY]
         }
-        "GetUpload" | "AbandonUpload" => &[&[Reason::NotFound]],
-        "FindBlobs" => {
-            &[&[Reason::InvalidReference, Reason::NotFound, Reason::UploadTooLarge], REGISTRY]
-        }
+        "GetUpload" => &[&[Reason::NotFound, Reason::PermissionDenied]],
+        "AbandonUpload" => &[&[Reason::NotFound]],
+        "FindBlobs" => &[
+            &[
+                Reason::InvalidReference,
+                Reason::NotFound,
+                Reason::PermissionDenied,
+                Reason::UploadTooLarge,
+            ],
+            REGISTRY,
+        ],
         "PutBlob" => &[
             &[
                 Reason::InvalidReference,
                 Reason::NotFound,
+                Reason::PermissionDenied,
                 Reason::UploadBusy,
                 Reason::UploadOffset,
                 Reason::UploadTooLarge,
@@ -120,6 +128,7 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
             &[
                 Reason::InvalidReference,
                 Reason::NotFound,
+                Reason::PermissionDenied,
                 Reason::ContentMissing,
                 Reason::UploadTooLarge,
             ],
