@@ -94,12 +94,11 @@ pub fn call_reasons(method: &str) -> Option<Vec<Reason>> {
         "CreateFreeze" => {
             &[&[Reason::PermissionDenied, Reason::UnknownRegistry, Reason::RateLimited]]
         }
-        "LiftFreeze" => &[&[Reason::NotFound, Reason::PermissionDenied]],
+        "LiftFreeze" | "GetUpload" => &[&[Reason::NotFound, Reason::PermissionDenied]],
         "ListFreezes" => &[],
         "StartUpload" => {
             &[&[Reason::InvalidReference, Reason::PermissionDenied, Reason::UploadLimit], REGISTRY]
         }
-        "GetUpload" => &[&[Reason::NotFound, Reason::PermissionDenied]],
         "AbandonUpload" => &[&[Reason::NotFound]],
         "FindBlobs" => &[
             &[

@@ -295,8 +295,8 @@ async fn an_image_that_is_not_what_it_says_leaves_nothing_under_way() {
     std::fs::write(&layer, bytes).unwrap();
 
     let to = format!("{}/app", registry.host());
-    let output = world.cli(&node, &["push", &layout(&image), "--to", &to, "--tag", "1"]);
-    let output = output.await.unwrap();
+    let line = ["push", &layout(&image), "--to", &to, "--tag", "1"];
+    let output = world.cli(&node, &line).await.unwrap();
     assert_eq!(output.code, Some(11), "{}{}", output.out, output.err);
     assert!(output.err.contains("what should be sha256:"), "{}", output.err);
     let pool = world.database().pool();
