@@ -40,6 +40,13 @@ const ORIGIN: usize = 200;
 /// Sends the image, publishes it and, if that was asked, removes it here.
 pub async fn push(client: &Client, args: Push) -> Result<Answer, Problem> {
     let Push { source, reading, mut terms, git, outputs, removal, waiting } = args;
+    if removal.remove_local && reading.platform.is_some() {
+        // The name stands for all platforms, and those that are left out would be nowhere.
+        return Err(Problem::usage(
+            "--remove-local removes all platforms, and --platform publishes one",
+        )
+        .remedy("leave one of them out"));
+    }
     let asked = match (&source, removal.remove_local) {
         (Source::Docker(name), true) => Some(name.clone()),
         (_, true) => {

@@ -239,6 +239,7 @@ fn a_source_that_cannot_be_read_is_named_before_anything_is_sent() {
         (format!("push oci:{at}.none {TO}"), 11, "app.tar.none"),
         (format!("push app:1 {TO}"), 2, "docker-archive:FILE"),
         (format!("push oci:x {TO} --remove-local"), 2, "docker://NAME"),
+        (format!("push docker://x {TO} --platform linux/arm64 --remove-local"), 2, "--platform"),
         (format!("push oci:x {TO} --digest-file /none/x"), 2, "/none/x"),
         (format!("push oci:x {TO} --semver-pre-release"), 2, "--semver"),
         (format!("push oci:x {TO} --break-glass"), 2, "--break-glass needs --reason"),

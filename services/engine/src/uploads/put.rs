@@ -93,7 +93,10 @@ impl Engine {
         let sound = |trail: &Trail| trail.offset <= blob.size;
         match trail {
             Some(trail) if boarded > PATIENCE => {
-                session.abandon(&blob.digest, &trail).await?;
+                // What stands in the way may be the very upload that cannot be asked any more.
+                if let Err(failure) = session.abandon(&blob.digest, &trail).await {
+                    tracing::debug!(%failure, digest = %blob.digest, "an upload was not cancelled");
+                }
                 held.left = UploadLeft::Whole;
                 Ok((held, None, true))
             }
